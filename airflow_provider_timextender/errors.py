@@ -1,0 +1,119 @@
+"""The errors of this package: one tree, so that a caller can tell what happened by the type.
+
+Two families never mix: a :class:`JobError` says what became of a job; all others say that it could not
+be found out, or not be asked for.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class TimeXtenderError(Exception):
+    """Base of everything that this package raises about TimeXtender."""
+
+    transient: ClassVar[bool] = False
+    """The same read may well succeed a moment later."""
+
+    retry_helps: ClassVar[bool] = True
+    """A later try of the Airflow task can end differently, and does no harm."""
+
+
+class InvalidInput(TimeXtenderError, ValueError):
+    """An argument or a connection field is unusable; nothing was sent."""
+
+    retry_helps = False
+
+
+class Unreachable(TimeXtenderError):
+    """No answer arrived: DNS, refused connection, reset or timeout.
+
+    :ivar sent: whether the request may have reached the server.
+    """
+
+    transient = True
+
+    def __init__(self, message: str, *, sent: bool = True) -> None:
+        super().__init__(message)
+        self.sent = sent
+
+
+class BadCertificate(Unreachable):
+    """The server's TLS certificate is not trusted; nothing was sent."""
+
+    transient = False
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, sent=False)
+
+
+class Refused(TimeXtenderError):
+    """The API said no: bad key, unknown job, bad request, or a redirect, which is never followed.
+
+    :ivar status: the HTTP status code.
+    """
+
+    retry_helps = False
+
+    def __init__(self, message: str, *, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Unavailable(TimeXtenderError):
+    """The server answered that it cannot serve now.
+
+    :ivar retry_after: seconds that the server asked to wait, ``None`` if it did not say.
+    """
+
+    transient = True
+
+    def __init__(self, message: str, *, retry_after: float | None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class RateLimited(Unavailable):
+    """HTTP 429."""
+
+
+class ServerError(Unavailable):
+    """HTTP 5xx."""
+
+
+class ContractError(TimeXtenderError):
+    """The answer is readable, but says something that is in no table of the vocabulary."""
+
+    retry_helps = False
+
+
+class UnreadableAnswer(ContractError):
+    """A success status without the JSON expected: an HTML page of a proxy, or a cut body."""
+
+    transient = True
+    retry_helps = True
+
+
+class SubmissionUncertain(TimeXtenderError):
+    """The request to start a job may have arrived, and nobody knows.
+
+    Sending it again could run the load twice.
+    """
+
+    retry_helps = False
+
+
+class ExecutionNotFound(TimeXtenderError):
+    """No execution stands under the trigger id."""
+
+
+class JobError(TimeXtenderError):
+    """What became of a job, as TimeXtender tells it: the opposite of "could not look"."""
+
+
+class JobNeverStarted(JobError):
+    """The job was queued, is idle, and no execution showed up within the start timeout."""
+
+
+class JobFailed(JobError):
+    """TimeXtender says that the execution failed."""

@@ -1,0 +1,182 @@
+"""The hook: from an Airflow connection to the calls of the API."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowFailException, BaseHook
+
+from airflow_provider_timextender import api
+from airflow_provider_timextender.errors import ExecutionNotFound, InvalidInput, Refused, TimeXtenderError
+from airflow_provider_timextender.provider_info import get_provider_info
+from airflow_provider_timextender.verdict import Run, Verdict, judge, wants_logs
+
+if TYPE_CHECKING:
+    from airflow_provider_timextender.client import Client
+    from airflow_provider_timextender.connection import Settings
+
+# The client and the connection reader are imported where they are used: they load an HTTP library, which
+# nobody needs when a DAG is parsed.
+
+
+class TimeXtenderHook(BaseHook):
+    """Talks to the TimeXtender Jobs API with the API key of an Airflow connection.
+
+    Reads are repeated with growing, jittered waits while the API cannot be reached, answers 429 or 5xx,
+    or sends something that is not its JSON; a ``Retry-After`` is obeyed. All methods raise
+    :class:`~airflow_provider_timextender.errors.TimeXtenderError`, whose subclasses tell what happened.
+
+    :param timextender_conn_id: the Airflow connection, of type ``timextender``.
+    :param max_unreachable: for how many seconds a read is repeated without one good answer.
+    """
+
+    conn_name_attr = "timextender_conn_id"
+    default_conn_name = "timextender_default"
+    conn_type = "timextender"
+    hook_name = "TimeXtender"
+
+    def __init__(self, timextender_conn_id: str = default_conn_name, *, max_unreachable: float = 60) -> None:
+        super().__init__()
+        self.timextender_conn_id = timextender_conn_id
+        self.max_unreachable = max_unreachable
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """The connection form, for Airflow versions that do not read it from the provider info."""
+        behaviour: dict[str, Any] = get_provider_info()["connection-types"][0]["ui-field-behaviour"]
+        return behaviour
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The checked connection.
+
+        :raises InvalidInput: if a field of it is unusable.
+        """
+        from airflow_provider_timextender.connection import settings
+
+        return settings(self.get_connection(self.timextender_conn_id))
+
+    @cached_property
+    def _client(self) -> Client:
+        return self.get_conn()
+
+    def get_conn(self) -> Client:
+        """Return a new client; the methods of this hook share one of their own."""
+        from airflow_provider_timextender.client import Client
+
+        return Client(self.settings, max_unreachable=self.max_unreachable)
+
+    def get_jobs(self) -> list[api.Job]:
+        """Return all jobs of the organisation."""
+        return self._client.read(api.list_jobs())
+
+    def get_job(self, job_id: str | None = None, job_name: str | None = None) -> api.Job:
+        """Return one job, by id or by exact name.
+
+        :raises InvalidInput: unless exactly one of the two is given, and exactly one job matches.
+        """
+        if (job_id is None) == (job_name is None):
+            raise InvalidInput("Give either a job id or a job name, and not both.")
+        if job_name is not None:
+            return api.find_job(self.get_jobs(), job_name)
+        wanted = api.guid(job_id, "job id")
+        for job in self.get_jobs():
+            if job.id == wanted:
+                return job
+        raise InvalidInput(f"The organisation has no job with the id {wanted}.")
+
+    def resolve_job_id(self, job_id: str | None, job_name: str | None) -> str:
+        """Return the id of a job given by id or name; an id costs no request.
+
+        :raises InvalidInput: as :meth:`get_job`, except that an id is not looked up.
+        """
+        if job_id is not None and job_name is None:
+            return api.guid(job_id, "job id")
+        return self.get_job(job_id, job_name).id
+
+    def execute_job(self, job_id: str) -> api.Submission:
+        """Queue a job, at most once.
+
+        :raises SubmissionUncertain: if the request may have arrived and the answer does not tell.
+        """
+        return self._client.submit(api.execute_job(job_id))
+
+    def get_job_status(self, job_id: str) -> api.JobStatus:
+        """Return what a job is doing now. Idle says nothing about how its last execution ended."""
+        return self._client.read(api.job_status(job_id))
+
+    def get_all_job_statuses(self) -> list[api.JobStatus]:
+        """Return what every job of the organisation is doing now, with one request."""
+        return self._client.read(api.all_job_statuses())
+
+    def get_job_logs(self, job_id: str, trigger_id: str | None = None) -> list[api.Execution]:
+        """Return a job's executions with their logs, or only the one under a trigger id."""
+        return self._client.read(api.job_logs(job_id, trigger_id))
+
+    def iter_job_logs(self, job_id: str, trigger_id: str | None = None) -> Iterator[api.Log]:
+        """Yield the log entries of a job's executions, or of the one under a trigger id.
+
+        :raises ExecutionNotFound: if nothing stands under the trigger id.
+        """
+        executions = self.get_job_logs(job_id, trigger_id)
+        if trigger_id is not None and not executions:
+            raise ExecutionNotFound(
+                f"The log of job {job_id} shows no execution under trigger id {trigger_id}."
+            )
+        for execution in executions:
+            yield from execution.logs
+
+    def look(self, run: Run, number: int = 0) -> tuple[Run, Verdict]:
+        """Look once at an execution, and judge it.
+
+        :param number: how many looks came before; some looks do without the log.
+        :return: the run to look at next time, and the verdict.
+        """
+        # The status comes first: a job that is idle by then has written its log before it is read.
+        now = datetime.now(timezone.utc)
+        status = self.get_job_status(run.job_id)
+        run = run.seen(status, now)
+        executions = self._executions(run) if wants_logs(status, number) else []
+        return run, judge(run, status, executions, now)
+
+    def _executions(self, run: Run) -> list[api.Execution]:
+        try:
+            return self.get_job_logs(run.job_id, run.trigger_id)
+        except Refused as error:
+            if error.status == 404:  # how a server may say that nothing stands there yet
+                return []
+            raise
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Send one authenticated request that changes nothing.
+
+        :return: whether it succeeded, and what was found. It ends within ten seconds.
+        """
+        from dataclasses import replace
+
+        from airflow_provider_timextender.client import Client
+
+        try:
+            quick = replace(self.settings, timeout=min(self.settings.timeout, 4))
+            with Client(quick, max_unreachable=0) as client:
+                jobs = client.read(api.list_jobs())
+        except TimeXtenderError as error:
+            return False, str(error)
+        return True, f"Connected to {self.settings.base_url}: {len(jobs)} jobs found."
+
+
+@contextmanager
+def no_vain_retry() -> Iterator[None]:
+    """Fail an Airflow task at once if another try could not heal the error, or would do harm."""
+    try:
+        yield
+        return
+    except TimeXtenderError as error:
+        if error.retry_helps:
+            raise
+        message = f"{type(error).__name__}: {error}"
+    raise AirflowFailException(message)

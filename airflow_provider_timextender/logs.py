@@ -1,0 +1,84 @@
+"""Logs of executions: choosing the entries that are wanted, and writing them to a task's log."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from airflow_provider_timextender.api import SEVERITY_LEVELS, Log
+from airflow_provider_timextender.errors import InvalidInput
+from airflow_provider_timextender.inputs import to_time
+
+RELAY_LIMIT = 1000
+"""How many lines of an execution's log an operator repeats in its task log: the last ones."""
+
+
+@dataclass(frozen=True)
+class LogFilter:
+    """Which log entries are wanted. What cannot be told of an entry never excludes it."""
+
+    min_level: int = 0
+    since: datetime | None = None
+    until: datetime | None = None
+    pattern: re.Pattern[str] | None = None
+
+    @classmethod
+    def parse(
+        cls,
+        *,
+        min_severity: str | None = None,
+        since: datetime | str | None = None,
+        until: datetime | str | None = None,
+        message_pattern: str | None = None,
+    ) -> LogFilter:
+        """Check what a user typed or a template rendered; blank text counts as not given.
+
+        :param min_severity: ``debug``, ``info``, ``warning``, ``error`` or ``critical``.
+        :param since: ISO 8601, inclusive; without an offset it is UTC. :param until: likewise.
+        :param message_pattern: a regular expression, searched in the message.
+        :raises InvalidInput: if one of them is unusable.
+        """
+        level = 0
+        if min_severity:
+            if min_severity not in SEVERITY_LEVELS:
+                raise InvalidInput(
+                    f"min_severity is {min_severity!r}; it takes {', '.join(SEVERITY_LEVELS)}."
+                )
+            level = SEVERITY_LEVELS[min_severity]
+        try:
+            pattern = re.compile(message_pattern) if message_pattern else None
+        except re.error as error:
+            raise InvalidInput(
+                f"message_pattern {message_pattern!r} is not a regular expression: {error}."
+            ) from None
+        return cls(level, to_time(since, "since"), to_time(until, "until"), pattern)
+
+    def wants(self, log: Log) -> bool:
+        """Tell whether an entry is wanted."""
+        if log.severity is not None and log.level < self.min_level:
+            return False
+        if log.time is not None and self.since is not None and log.time < self.since:
+            return False
+        if log.time is not None and self.until is not None and log.time > self.until:
+            return False
+        return self.pattern is None or self.pattern.search(log.message) is not None
+
+    def select(self, logs: Iterable[Log]) -> Iterator[Log]:
+        """Yield the wanted entries."""
+        return filter(self.wants, logs)
+
+
+def relay(logs: Sequence[Log], logger: Any) -> None:
+    """Write entries to a task's log, each at its own level; of very many, the last ones."""
+    if len(logs) > RELAY_LIMIT:
+        logger.info(
+            "The first %d of %d log lines are left out here; LogsOperator reads them all.",
+            len(logs) - RELAY_LIMIT,
+            len(logs),
+        )
+    for entry in logs[-RELAY_LIMIT:]:
+        stamp = f"[{entry.time.isoformat(timespec='seconds')}] " if entry.time else ""
+        logger.log(entry.level, "TimeXtender: %s%s", stamp, entry.message)

@@ -1,0 +1,297 @@
+"""The operators: run a job, and read its log."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowTaskTimeout,
+    BaseOperator,
+    BaseOperatorLink,
+    XCom,
+    conf,
+)
+
+from airflow_provider_timextender.errors import InvalidInput, JobError, TimeXtenderError
+from airflow_provider_timextender.hooks import TimeXtenderHook, no_vain_retry
+from airflow_provider_timextender.inputs import to_seconds
+from airflow_provider_timextender.logs import LogFilter, relay
+from airflow_provider_timextender.verdict import (
+    Failed,
+    NeverStarted,
+    Run,
+    Succeeded,
+    Waiting,
+    conclude,
+    for_people,
+)
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+MAX_XCOM_BYTES = 48 * 1024
+"""The largest result that LogsOperator returns, as JSON: MySQL holds XComs of up to 64 KiB."""
+
+
+class TimeXtenderJobLink(BaseOperatorLink):
+    """Leads from a task to its job in the TimeXtender portal."""
+
+    name = "TimeXtender Portal"
+    xcom_key = "_link_TimeXtenderJobLink"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:
+        """Return the address that the task stored, empty if it has not come so far."""
+        try:
+            return str(XCom.get_value(key=self.xcom_key, ti_key=ti_key) or "")
+        except Exception:  # noqa: BLE001 - a page must not break because of a link
+            return ""
+
+
+class ExecuteJobOperator(BaseOperator):
+    """Queue a TimeXtender job; with ``wait_for_completion``, succeed or fail with that execution.
+
+    The operator pushes the XComs ``job_id`` and ``trigger_id`` as soon as the job is queued, before it
+    waits, and returns the trigger id.
+
+    The job is queued at most once per try. After that, the task is retried only if TimeXtender said that
+    the execution failed or never started: any other end (a timeout, an answer that is not understood, an
+    API that stays unreachable) fails the task without a retry, as the execution may still be running and
+    a retry would run the load a second time.
+
+    :param job_id: the job's guid (templated). :param job_name: its exact name instead (templated).
+    :param timextender_conn_id: the Airflow connection (templated).
+    :param wait_for_completion: wait for the end of the execution, in the worker's slot.
+    :param poll_interval: seconds between two looks (templated).
+    :param timeout: seconds to wait for the end, from the submission on (templated); ``None`` stands for
+        Airflow's ``[sensors] default_timeout``, which is seven days.
+    :param start_timeout: seconds that an idle job may show no execution before it counts as never
+        started (templated).
+    :param max_unreachable: for how many seconds in a row the API may give no good answer during the wait
+        (templated).
+    :raises JobFailed: if the execution failed; the message holds TimeXtender's own and the last errors.
+    :raises JobNeverStarted: if it did not start in time.
+    :raises AirflowFailException: for what a retry cannot heal, see above.
+    """
+
+    template_fields: Sequence[str] = (
+        "job_id",
+        "job_name",
+        "timextender_conn_id",
+        "poll_interval",
+        "timeout",
+        "start_timeout",
+        "max_unreachable",
+    )
+    operator_extra_links = (TimeXtenderJobLink(),)
+    ui_color = "#d9eef7"
+
+    def __init__(
+        self,
+        *,
+        job_id: str | None = None,
+        job_name: str | None = None,
+        timextender_conn_id: str = TimeXtenderHook.default_conn_name,
+        wait_for_completion: bool = False,
+        poll_interval: float = 30,
+        timeout: float | timedelta | None = None,
+        start_timeout: float = 600,
+        max_unreachable: float = 900,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.job_id = job_id
+        self.job_name = job_name
+        self.timextender_conn_id = timextender_conn_id
+        self.wait_for_completion = wait_for_completion
+        self.poll_interval = poll_interval
+        self.timeout = timeout
+        self.start_timeout = start_timeout
+        self.max_unreachable = max_unreachable
+
+    @cached_property
+    def hook(self) -> TimeXtenderHook:
+        """The hook for the connection."""
+        return TimeXtenderHook(
+            self.timextender_conn_id,
+            max_unreachable=to_seconds(self.max_unreachable, "max_unreachable"),
+        )
+
+    def execute(self, context: Context) -> str:
+        """Queue the job, and wait for the execution if asked to.
+
+        :return: the trigger id.
+        """
+        with no_vain_retry():
+            start_timeout = to_seconds(self.start_timeout, "start_timeout")
+            interval = to_seconds(self.poll_interval, "poll_interval")
+            timeout = (
+                conf.getfloat("sensors", "default_timeout")
+                if self.timeout is None
+                else to_seconds(self.timeout, "timeout")
+            )
+            job_id = self.hook.resolve_job_id(self.job_id, self.job_name)
+            run = self._submit(job_id, start_timeout)
+            self._tell(context, run)
+            if self.wait_for_completion:
+                self._wait(run, interval, timeout)
+        return run.trigger_id
+
+    def _submit(self, job_id: str, start_timeout: float) -> Run:
+        asked_at = datetime.now(timezone.utc)
+        try:
+            submission = self.hook.execute_job(job_id)
+        except AirflowTaskTimeout:
+            raise AirflowFailException(
+                f"execution_timeout ({self.execution_timeout}) was over while TimeXtender job {job_id} was "
+                "being queued. It is not known whether it was, so this task is not retried."
+            ) from None
+        self.log.info(
+            "Queued TimeXtender job %s, trigger id %s. %s",
+            f"{self.job_name!r} ({job_id})" if self.job_name else job_id,
+            submission.trigger_id,
+            submission.message or "",
+        )
+        return Run(job_id, submission.trigger_id, asked_at, start_timeout)
+
+    def _tell(self, context: Context, run: Run) -> None:
+        for key, value in (
+            ("trigger_id", run.trigger_id),
+            ("job_id", run.job_id),
+            (TimeXtenderJobLink.xcom_key, self.hook.settings.link(run.job_id, run.trigger_id)),
+        ):
+            try:
+                context["ti"].xcom_push(key=key, value=value)
+            except Exception:
+                # Failing now would let a retry run the load a second time.
+                self.log.warning("Could not push the XCom %s = %s", key, value, exc_info=True)
+
+    def _wait(self, run: Run, interval: float, timeout: float) -> None:
+        try:
+            verdict = self._look_until_over(run, interval, timeout)
+            if verdict is None:
+                why = f"it was not over after {for_people(timeout)}"
+            else:
+                if not isinstance(verdict, NeverStarted):
+                    self.log.info("Execution %s is over. Its log:", run.trigger_id)
+                    relay(verdict.execution.logs, self.log)
+                conclude(verdict)
+                self.log.info("Execution %s succeeded.", run.trigger_id)
+                return
+        except JobError:
+            raise
+        except AirflowTaskTimeout:
+            why = f"execution_timeout ({self.execution_timeout}) is over"
+        except TimeXtenderError as error:
+            why = f"its outcome could not be found out ({type(error).__name__}: {error})"
+        raise AirflowFailException(
+            f"Stopped waiting for TimeXtender job {run.job_id} (trigger id {run.trigger_id}): {why}. The "
+            "execution may still be running in TimeXtender, so this task is not retried."
+        )
+
+    def _look_until_over(
+        self, run: Run, interval: float, timeout: float
+    ) -> Succeeded | Failed | NeverStarted | None:
+        deadline = time.monotonic() + timeout
+        said = None
+        number = 0
+        while True:
+            last = time.monotonic() >= deadline
+            # The last look always reads the log: what is over by then is no timeout.
+            run, verdict = self.hook.look(run, 0 if last else number)
+            if not isinstance(verdict, Waiting):
+                return verdict
+            if verdict != said:
+                level = logging.WARNING if verdict.state == "unknown" else logging.INFO
+                self.log.log(level, "Execution %s: %s", run.trigger_id, verdict.why)
+                said = verdict
+            if last:
+                return None
+            number += 1
+            time.sleep(max(0.0, min(interval, deadline - time.monotonic())))
+
+
+class LogsOperator(BaseOperator):
+    """Write the filtered log of one execution, or of a whole job, to the task log, and return it.
+
+    The result is a list of ``{"time", "severity", "message", "trigger_id"}`` with ISO 8601 times in UTC.
+    Entries whose time or severity is not known pass the filters on it.
+
+    :param job_id: the job's guid (templated). :param job_name: its exact name instead (templated).
+    :param trigger_id: the execution (templated); ``None`` stands for all that the job's log shows.
+    :param min_severity: ``debug``, ``info``, ``warning``, ``error`` or ``critical`` (templated).
+    :param since: entries of this time or later, ISO 8601 or datetime (templated). :param until: or earlier.
+    :param message_pattern: a regular expression that is searched in the message (templated).
+    :param timextender_conn_id: the Airflow connection (templated).
+    :raises ExecutionNotFound: if the log shows no execution under the trigger id.
+    :raises AirflowFailException: if the result is larger than 48 KiB of JSON: too large for an XCom on some
+        databases, and never cut silently. Narrow the filters then.
+    """
+
+    template_fields: Sequence[str] = (
+        "job_id",
+        "job_name",
+        "trigger_id",
+        "min_severity",
+        "since",
+        "until",
+        "message_pattern",
+        "timextender_conn_id",
+    )
+    ui_color = "#eef3f7"
+
+    def __init__(
+        self,
+        *,
+        job_id: str | None = None,
+        job_name: str | None = None,
+        trigger_id: str | None = None,
+        min_severity: str | None = None,
+        since: datetime | str | None = None,
+        until: datetime | str | None = None,
+        message_pattern: str | None = None,
+        timextender_conn_id: str = TimeXtenderHook.default_conn_name,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.job_id = job_id
+        self.job_name = job_name
+        self.trigger_id = trigger_id
+        self.min_severity = min_severity
+        self.since = since
+        self.until = until
+        self.message_pattern = message_pattern
+        self.timextender_conn_id = timextender_conn_id
+
+    @cached_property
+    def hook(self) -> TimeXtenderHook:
+        """The hook for the connection."""
+        return TimeXtenderHook(self.timextender_conn_id)
+
+    def execute(self, context: Context) -> list[dict[str, Any]]:
+        """Read, filter, write and return the log."""
+        with no_vain_retry():
+            wanted = LogFilter.parse(
+                min_severity=self.min_severity,
+                since=self.since,
+                until=self.until,
+                message_pattern=self.message_pattern,
+            )
+            job_id = self.hook.resolve_job_id(self.job_id, self.job_name)
+            logs = list(wanted.select(self.hook.iter_job_logs(job_id, self.trigger_id)))
+            relay(logs, self.log)
+            entries = [log.to_dict() for log in logs]
+            size = len(json.dumps(entries).encode())
+            if size > MAX_XCOM_BYTES:
+                raise InvalidInput(
+                    f"{len(entries)} log entries of TimeXtender job {job_id} take {size // 1024} KiB, more "
+                    f"than the {MAX_XCOM_BYTES // 1024} KiB that an XCom holds everywhere. Narrow them with "
+                    "trigger_id, min_severity, since, until or message_pattern."
+                )
+        return entries
