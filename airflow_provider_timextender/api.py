@@ -81,6 +81,7 @@ class Names:
 
     @property
     def all(self) -> tuple[str, ...]:
+        """Every spelling, the documented ones first."""
         return self.documented + self.assumed
 
 

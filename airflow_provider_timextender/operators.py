@@ -199,7 +199,7 @@ class ExecuteJobOperator(BaseOperator):
         self, run: Run, interval: float, timeout: float
     ) -> Succeeded | Failed | NeverStarted | None:
         deadline = time.monotonic() + timeout
-        said = None
+        said = ""
         number = 0
         while True:
             last = time.monotonic() >= deadline
@@ -207,10 +207,10 @@ class ExecuteJobOperator(BaseOperator):
             run, verdict = self.hook.look(run, 0 if last else number)
             if not isinstance(verdict, Waiting):
                 return verdict
-            if verdict != said:
+            if verdict.state != said:
                 level = logging.WARNING if verdict.state == "unknown" else logging.INFO
                 self.log.log(level, "Execution %s: %s", run.trigger_id, verdict.why)
-                said = verdict
+                said = verdict.state
             if last:
                 return None
             number += 1

@@ -106,7 +106,7 @@ class JobStatusSensor(BaseSensorOperator):
         self._job_id: str | None = None
         self._run: Run | None = None
         self._looks = 0
-        self._said: Waiting | None = None
+        self._seen: Waiting | None = None
 
     @cached_property
     def hook(self) -> TimeXtenderHook:
@@ -140,10 +140,10 @@ class JobStatusSensor(BaseSensorOperator):
         self._looks += 1
         if not isinstance(verdict, Waiting):
             return PokeReturnValue(is_done=True, xcom_value=verdict)
-        if verdict != self._said:
+        if self._seen is None or verdict.state != self._seen.state:
             level = logging.WARNING if verdict.state == "unknown" else logging.INFO
             self.log.log(level, "%s: %s", self._what(), verdict.why)
-            self._said = verdict
+        self._seen = verdict
         return PokeReturnValue(is_done=False)
 
     def _look(self, context: Context) -> Verdict | JobStatus:
@@ -200,7 +200,7 @@ class JobStatusSensor(BaseSensorOperator):
         return conclude(outcome).to_dict()
 
     def _timed_out(self) -> str:
-        why = self._said.why if self._said else "no look succeeded."
+        why = self._seen.why if self._seen else "no look succeeded."
         return f"Stopped waiting for {self._what()} after {for_people(self.timeout)}: {why}"
 
     def _what(self) -> str:

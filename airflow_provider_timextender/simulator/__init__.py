@@ -1,0 +1,12 @@
+"""The TimeXtender Jobs API, played over real HTTP, for demonstrations and for tests of your own DAGs.
+
+It states the API's contract a second time and shares no code with the rest of the package, so that a wrong
+path or name there cannot pass a test here. It needs the extra ``simulator`` of the distribution.
+"""
+
+from airflow_provider_timextender.simulator.faults import Fault
+from airflow_provider_timextender.simulator.server import Request, Simulator
+from airflow_provider_timextender.simulator.shapes import SHAPES, Shape
+from airflow_provider_timextender.simulator.world import BLANK_TRIGGER_ID, Execution, Job
+
+__all__ = ["BLANK_TRIGGER_ID", "SHAPES", "Execution", "Fault", "Job", "Request", "Shape", "Simulator"]

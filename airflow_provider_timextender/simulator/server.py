@@ -1,0 +1,258 @@
+"""The simulator as a server: a thread with an HTTP server on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal
+
+from aiohttp import web
+
+from airflow_provider_timextender.simulator.faults import Fault
+from airflow_provider_timextender.simulator.shapes import SHAPES, Shape
+from airflow_provider_timextender.simulator.world import BLANK_TRIGGER_ID, Execution, Job, World
+
+Route = Literal["jobs", "execute", "status", "statuses", "logs", "execution logs"]
+
+ROUTES: dict[Route, tuple[str, str]] = {
+    "jobs": ("GET", "/public/jobs"),
+    "statuses": ("GET", "/public/jobs/status"),
+    "execute": ("POST", "/public/jobs/{job_id}/execute"),
+    "status": ("GET", "/public/jobs/{job_id}/status"),
+    "logs": ("GET", "/public/jobs/{job_id}/logs"),
+    "execution logs": ("GET", "/public/jobs/{job_id}/logs/{trigger_id}"),
+}
+
+HTML = "<html><head><title>Sign in</title></head><body>Please sign in.</body></html>"
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request that arrived, whatever became of it.
+
+    :ivar route: its name, ``"unknown"`` for a path that the API does not have. :ivar at: epoch seconds.
+    :ivar connection: the client's port: the same for requests over the same TCP connection.
+    """
+
+    route: str
+    method: str
+    path: str
+    headers: dict[str, str]
+    at: float
+    connection: int
+
+
+class Simulator:
+    """The API of one organisation, over HTTP on this machine.
+
+    Use it as a context manager; everything may be called while it runs, from any thread.
+
+    :param jobs: the jobs; ``None`` for a small set of examples.
+    :param api_key: what the ``x-api-key`` header must say.
+    :param shape: a name out of :data:`SHAPES`, or a shape of your own.
+    :param port: ``0`` for any free one.
+    """
+
+    def __init__(
+        self,
+        jobs: list[Job] | None = None,
+        *,
+        api_key: str = "simulated-api-key",
+        shape: str | Shape = "documented",
+        port: int = 0,
+    ) -> None:
+        self.world = World(example_jobs() if jobs is None else jobs)
+        self.api_key = api_key
+        self.shape = SHAPES[shape] if isinstance(shape, str) else shape
+        self.requests: list[Request] = []
+        self.url = ""
+        self._port = port
+        self._faults: dict[str, deque[Fault]] = defaultdict(deque)
+        self._always: dict[str, Fault] = {}
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True, name="simulator")
+        self._runner: web.AppRunner | None = None
+
+    def __enter__(self) -> Simulator:
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    # --- what a test arranges and asks ---
+
+    def job(self, name: str) -> Job:
+        """Return a job by name, to change how its next executions go."""
+        return next(job for job in self.world.jobs.values() if job.name == name)
+
+    def run(self, name: str, *, by: Literal["schedule", "hand"] = "schedule") -> Execution:
+        """Start an execution outside Airflow; one by hand has the blank trigger id."""
+        trigger_id = BLANK_TRIGGER_ID if by == "hand" else None
+        return self.world.queue(self.job(name), time.time(), trigger_id=trigger_id)
+
+    def fault(self, route: Route, *faults: Fault, always: Fault | None = None) -> None:
+        """Spoil the next answers of a route, one fault each, or all of them from then on."""
+        self._faults[route].extend(faults)
+        if always is not None:
+            self._always[route] = always
+
+    def heal(self) -> None:
+        """Take all faults back."""
+        self._faults.clear()
+        self._always.clear()
+
+    def count(self, route: Route) -> int:
+        """Return how many requests came to a route."""
+        return sum(request.route == route for request in self.requests)
+
+    def connection(self) -> dict[str, Any]:
+        """Return the fields of the Airflow connection that leads here."""
+        extra = {"vocabulary": dict(self.shape.vocabulary)} if self.shape.vocabulary else {}
+        return {
+            "conn_type": "timextender",
+            "host": self.url,
+            "password": self.api_key,
+            "extra": extra,
+        }
+
+    def connection_json(self) -> str:
+        """Return that connection as the value of an ``AIRFLOW_CONN_...`` environment variable."""
+        return json.dumps(self.connection())
+
+    # --- the server ---
+
+    async def _start(self) -> None:
+        app = web.Application()
+        answers: dict[Route, Callable[[web.Request, Shape, float], Any]] = {
+            "jobs": self._jobs,
+            "statuses": self._statuses,
+            "execute": self._execute,
+            "status": self._status,
+            "logs": self._logs,
+            "execution logs": self._logs,
+        }
+        for route, (method, path) in ROUTES.items():
+            app.router.add_route(method, path, self._handler(route, answers[route]))
+        app.router.add_route("*", "/{path:.*}", self._unknown)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", self._port)
+        await site.start()
+        host, port = self._runner.addresses[0][:2]
+        self.url = f"http://{host}:{port}"
+
+    async def _stop(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    def _handler(
+        self, route: Route, answer: Callable[[web.Request, Shape, float], Any]
+    ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            self._record(route, request)
+            queue = self._faults[route]
+            fault = queue.popleft() if queue else self._always.get(route)
+            if (
+                fault is not None
+                and not fault.taken
+                and fault.kind not in ("cut", "wrong type", "unknown word")
+            ):
+                return await _spoil(fault, request, None)
+            if request.headers.get("x-api-key") != self.api_key:
+                return web.json_response({"message": "Unauthorized"}, status=401)
+            job_id = request.match_info.get("job_id")
+            if job_id is not None and job_id not in self.world.jobs:
+                return web.json_response({"message": "Job not found"}, status=404)
+            shape = self.shape
+            if fault is not None and fault.kind == "unknown word":
+                shape = shape.with_unknown_words(fault.word)
+            data = answer(request, shape, time.time())
+            if fault is None or fault.kind == "unknown word":
+                return web.json_response(data)
+            return await _spoil(fault, request, data)
+
+        return handle
+
+    async def _unknown(self, request: web.Request) -> web.StreamResponse:
+        self._record("unknown", request)
+        return web.json_response({"message": "Not found"}, status=404)
+
+    def _record(self, route: str, request: web.Request) -> None:
+        self.requests.append(
+            Request(
+                route=route,
+                method=request.method,
+                path=request.path,
+                headers=dict(request.headers),
+                at=time.time(),
+                connection=request.transport.get_extra_info("peername")[1] if request.transport else 0,
+            )
+        )
+
+    def _job(self, request: web.Request) -> Job:
+        return self.world.jobs[request.match_info["job_id"]]
+
+    def _jobs(self, request: web.Request, shape: Shape, now: float) -> Any:
+        return [shape.job(job) for job in self.world.jobs.values()]
+
+    def _statuses(self, request: web.Request, shape: Shape, now: float) -> Any:
+        return [shape.status(job, self.world.status(job, now)) for job in self.world.jobs.values()]
+
+    def _execute(self, request: web.Request, shape: Shape, now: float) -> Any:
+        return shape.receipt(self.world.queue(self._job(request), now))
+
+    def _status(self, request: web.Request, shape: Shape, now: float) -> Any:
+        job = self._job(request)
+        return shape.status(job, self.world.status(job, now))
+
+    def _logs(self, request: web.Request, shape: Shape, now: float) -> Any:
+        job = self._job(request)
+        executions = self.world.log(job, now, request.match_info.get("trigger_id"))
+        return [shape.execution(execution, now - job.log_lag) for execution in executions]
+
+
+async def _spoil(fault: Fault, request: web.Request, data: Any) -> web.StreamResponse:
+    text = json.dumps(data)
+    if fault.kind == "status":
+        headers = {"Retry-After": fault.retry_after} if fault.retry_after else {}
+        return web.Response(text=fault.body, status=fault.status or 503, headers=headers)
+    if fault.kind == "reset":
+        if request.transport is not None:
+            request.transport.abort()
+        return web.Response()
+    if fault.kind == "silence":
+        await asyncio.sleep(3600)
+    if fault.kind == "html":
+        return web.Response(text=HTML, content_type="text/html")
+    if fault.kind == "cut":
+        return web.Response(text=text[: len(text) // 2], content_type="application/json")
+    if fault.kind == "wrong type":
+        return web.json_response({"value": data} if isinstance(data, list) else [data])
+    if fault.kind == "redirect":
+        return web.Response(status=fault.status or 302, headers={"Location": fault.location})
+    return web.Response(text=fault.body, status=fault.status or 200, content_type="application/json")
+
+
+def example_jobs() -> list[Job]:
+    """Return the jobs that the example DAGs name."""
+    return [
+        Job("Load sales", duration=2.0, pickup=1.0, warnings=1),
+        Job("Load finance", duration=1.0, pickup=0.5),
+        Job("Load stock", duration=1.5, pickup=0.5, lines=2),
+    ]

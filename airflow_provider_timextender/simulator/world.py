@@ -1,0 +1,144 @@
+"""Jobs and their executions: what happens behind the API. Time is real, and passed in."""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+BLANK_TRIGGER_ID = str(uuid.UUID(int=0))
+"""The trigger id that the API shows for an execution that was started by hand."""
+
+Outcome = Literal["succeeded", "failed", "never starts"]
+
+
+@dataclass
+class Job:
+    """A job, and how its next executions go.
+
+    :ivar duration: seconds from start to end. :ivar pickup: seconds from queued to started.
+    :ivar log_lag: seconds by which the log is late. :ivar log_at_end: the log shows ended executions only.
+    :ivar lines: lines of information in the log; ``warnings`` and, on failure, two errors come on top.
+    :ivar message: the execution's message when it ends; ``None`` for a standard one.
+    """
+
+    name: str
+    duration: float = 1.0
+    outcome: Outcome = "succeeded"
+    pickup: float = 0.2
+    log_lag: float = 0.0
+    log_at_end: bool = False
+    lines: int = 3
+    warnings: int = 0
+    message: str | None = None
+    id: str = ""
+
+    def __post_init__(self) -> None:
+        # The same name has the same id in every run, so that examples can be repeated.
+        self.id = self.id or str(uuid.uuid5(uuid.NAMESPACE_DNS, f"job.{self.name}"))
+
+
+@dataclass(frozen=True)
+class Line:
+    """A log line."""
+
+    at: float
+    severity: Literal["info", "warning", "error"]
+    message: str
+
+
+@dataclass(frozen=True)
+class Execution:
+    """One execution; its course is fixed when it is queued.
+
+    :ivar queued: epoch seconds, as are ``started`` and ``ended``.
+    """
+
+    job: Job
+    trigger_id: str
+    queued: float
+    started: float
+    ended: float
+    outcome: Outcome
+    message: str
+    lines: tuple[Line, ...] = field(repr=False)
+
+    def state(self, now: float) -> Literal["pending", "running", "ended", "lost"]:
+        """Return where it stands at a moment."""
+        if self.outcome == "never starts":
+            return "lost"
+        if now < self.started:
+            return "pending"
+        return "running" if now < self.ended else "ended"
+
+
+class World:
+    """All jobs of an organisation and everything that ran."""
+
+    def __init__(self, jobs: list[Job]) -> None:
+        self.jobs = {job.id: job for job in jobs}
+        self.executions: list[Execution] = []
+
+    def queue(self, job: Job, now: float, *, trigger_id: str | None = None) -> Execution:
+        """Start an execution beside whatever runs already."""
+        started = now + job.pickup
+        ended = started + job.duration
+        failed = job.outcome == "failed"
+        message = job.message or (
+            f"Transfer task '{job.name} - Orders' failed: column 'CustomerKey' does not exist."
+            if failed
+            else "Job completed."
+        )
+        execution = Execution(
+            job=job,
+            trigger_id=trigger_id or str(uuid.uuid4()),
+            queued=now,
+            started=started,
+            ended=ended,
+            outcome=job.outcome,
+            message=message,
+            lines=tuple(_lines(job, started, ended, message)),
+        )
+        self.executions.append(execution)
+        return execution
+
+    def status(self, job: Job, now: float) -> Literal["idle", "pending", "running"]:
+        """Return what the job is doing; idle also after a failure."""
+        states = {e.state(now) for e in self.executions if e.job is job}
+        if "running" in states:
+            return "running"
+        return "pending" if "pending" in states else "idle"
+
+    def log(self, job: Job, now: float, trigger_id: str | None = None) -> list[Execution]:
+        """Return the executions that the log shows, oldest first."""
+        shown = {"ended"} if job.log_at_end else {"running", "ended"}
+        return [
+            e
+            for e in self.executions
+            if e.job is job
+            and e.state(now - job.log_lag) in shown
+            and (trigger_id is None or e.trigger_id == trigger_id)
+        ]
+
+
+_TASKS = ("Customers", "Orders", "Order lines", "Products", "Stock")
+
+
+def _lines(job: Job, started: float, ended: float, message: str) -> Iterator[Line]:
+    count = job.lines + job.warnings + 2
+    moments = itertools.cycle(started + (ended - started) * i / count for i in range(count))
+    for number in range(job.lines):
+        yield Line(next(moments), "info", f"Transfer task '{job.name} - {_task(number)}' finished.")
+    for number in range(job.warnings):
+        text = f"Transfer task '{job.name} - {_task(number)}': 2 rows were truncated."
+        yield Line(next(moments), "warning", text)
+    if job.outcome == "failed":
+        yield Line(next(moments), "error", "Invalid column name 'CustomerKey'.")
+        yield Line(ended, "error", message)
+
+
+def _task(number: int) -> str:
+    name = _TASKS[number % len(_TASKS)]
+    return name if number < len(_TASKS) else f"{name} {number // len(_TASKS) + 1}"

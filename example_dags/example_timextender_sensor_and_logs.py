@@ -1,0 +1,34 @@
+"""Queue a TimeXtender job, wait for it in a second task, and read its log in a third."""
+
+from __future__ import annotations
+
+from airflow.providers.common.compat.sdk import dag
+
+from airflow_provider_timextender.operators import ExecuteJobOperator, LogsOperator
+from airflow_provider_timextender.sensors import JobStatusSensor
+
+
+@dag(schedule=None, catchup=False, tags=["timextender"])
+def example_timextender_sensor_and_logs() -> None:
+    """Execute, wait, read the log."""
+    execute = ExecuteJobOperator(task_id="execute", job_name="Load sales")
+
+    wait = JobStatusSensor(
+        task_id="wait",
+        job_name="Load sales",
+        trigger_id="{{ ti.xcom_pull('execute') }}",
+        poke_interval=1,
+        timeout=3600,
+    )
+
+    warnings = LogsOperator(
+        task_id="warnings",
+        job_name="Load sales",
+        trigger_id="{{ ti.xcom_pull('execute') }}",
+        min_severity="warning",
+    )
+
+    execute >> wait >> warnings
+
+
+example_timextender_sensor_and_logs()
