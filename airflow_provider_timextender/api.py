@@ -20,7 +20,6 @@ from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Any, Generic, TypeVar
-from urllib.parse import urlsplit
 
 from airflow_provider_timextender.errors import (
     ContractError,
@@ -618,15 +617,14 @@ def read(call: Call[T], answer: Answer, vocabulary: Vocabulary) -> T:
 
 def error_for(answer: Answer) -> TimeXtenderError:
     """Choose the error for an answer whose status is no success."""
-    said = f"{answer.where}: HTTP {answer.status}. {{}} The server said: {excerpt(answer)}"
     if answer.status == 429:
-        return RateLimited(said.format("Too many requests."), retry_after=_retry_after(answer))
+        return RateLimited(_said(answer, "Too many requests."), retry_after=_retry_after(answer))
     if answer.status >= 500:
-        return ServerError(said.format("The server failed."), retry_after=_retry_after(answer))
+        return ServerError(_said(answer, "The server failed."), retry_after=_retry_after(answer))
     if 300 <= answer.status < 400:
-        target = urlsplit(answer.headers.get("location", "")).netloc or "nowhere"
+        host = _HOST.match(answer.headers.get("location", ""))
         hint = (
-            f"It redirects to {_short(target)}, and redirects are not followed, so that the API key "
+            f"It redirects to {_short(host[1]) if host else 'another path'}, and redirects are not followed, so that the API key "
             "stays with its host. Check the Domain of the connection."
         )
     elif answer.status in (401, 403):
@@ -635,7 +633,14 @@ def error_for(answer: Answer) -> TimeXtenderError:
         hint = "No such job, or the Domain of the connection is not that of the TimeXtender API."
     else:
         hint = "The request was refused."
-    return Refused(said.format(hint), status=answer.status)
+    return Refused(_said(answer, hint), status=answer.status)
+
+
+_HOST = re.compile(r"(?:[a-z]+:)?//(?:[^/?#@]*@)?([^/?#]+)", re.IGNORECASE)
+
+
+def _said(answer: Answer, hint: str) -> str:
+    return f"{answer.where}: HTTP {answer.status}. {hint} The server said: {excerpt(answer)}"
 
 
 def excerpt(answer: Answer) -> str:

@@ -19,6 +19,7 @@ from airflow_provider_timextender.connection import Settings
 from airflow_provider_timextender.errors import (
     BadCertificate,
     ContractError,
+    InvalidInput,
     ServerError,
     SubmissionUncertain,
     TimeXtenderError,
@@ -150,7 +151,7 @@ class Client:
                 allow_redirects=False,
             )
         except (requests.RequestException, OSError) as error:
-            failure = _unreachable(error, where)
+            failure = _failure(error, where)
         else:
             return self._read(call, response, where)
         # Raised out here, so that the request, whose headers hold the key, is not in its context.
@@ -169,7 +170,10 @@ class Client:
             raise
 
 
-def _unreachable(error: Exception, where: str) -> Unreachable:
+def _failure(error: Exception, where: str) -> Unreachable | InvalidInput:
+    if isinstance(error, ValueError) or not isinstance(error, requests.RequestException):
+        # What `requests` says before it opens a socket: an unusable URL, proxy or CA bundle.
+        return InvalidInput(f"{where}: {error}. Check the host, `proxies` and `verify` of the connection.")
     causes = list(_causes(error))
     why = f"{where}: no answer ({type(causes[-1]).__name__}: {causes[-1]})."
     if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
@@ -177,8 +181,6 @@ def _unreachable(error: Exception, where: str) -> Unreachable:
             f"{where}: the server's certificate is not trusted ({causes[-1]}). Nothing was sent. "
             "Set the path of your CA bundle as `verify` in the extra of the connection."
         )
-    if isinstance(error, requests.exceptions.InvalidURL):
-        return Unreachable(f"{why} Check the Domain of the connection.", sent=False)
     unsent = isinstance(error, requests.ConnectTimeout) or any(
         # NameResolutionError is a NewConnectionError; a proxy that could not be reached is one too.
         isinstance(cause, urllib3.NewConnectionError)

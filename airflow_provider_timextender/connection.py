@@ -22,17 +22,6 @@ DEFAULT_TIMEOUT = 30.0
 
 DEFAULT_PORTAL_URL = "https://portal.timextender.com"  # assumed
 
-EXTRAS = (
-    "timeout",
-    "verify",
-    "proxies",
-    "api_key_header",
-    "vocabulary",
-    "portal_url",
-    "allow_http",
-)
-"""Every key that the extra of a connection may hold; others are ignored."""
-
 
 class ConnectionFields(Protocol):
     """The part of an Airflow connection that is read."""
@@ -83,7 +72,7 @@ def settings(connection: ConnectionFields) -> Settings:
             api_key=_api_key(connection.password),
             base_url=_base_url(connection, allow_http=_flag(extra, "allow_http")),
             api_key_header=_header(extra.get("api_key_header") or DEFAULT_API_KEY_HEADER),
-            timeout=to_seconds(extra.get("timeout") or DEFAULT_TIMEOUT, "timeout"),
+            timeout=_timeout(extra.get("timeout")),
             verify=_verify(extra.get("verify")),
             proxies=_proxies(extra.get("proxies")),
             vocabulary=Vocabulary().override(_object(extra, "vocabulary")),
@@ -165,6 +154,10 @@ def _header(name: Any) -> str:
     if not token.isascii() or not token.replace("-", "").replace("_", "").isalnum():
         raise InvalidInput(f"api_key_header {token!r} is not the name of an HTTP header.")
     return token
+
+
+def _timeout(value: Any) -> float:
+    return DEFAULT_TIMEOUT if value is None or value == "" else to_seconds(value, "timeout")
 
 
 def _bool(value: Any) -> bool | None:

@@ -166,7 +166,8 @@ class TimeXtenderHook(BaseHook):
                 jobs = client.read(api.list_jobs())
         except TimeXtenderError as error:
             return False, str(error)
-        return True, f"Connected to {self.settings.base_url}: {len(jobs)} jobs found."
+        found = f"{len(jobs)} job{'' if len(jobs) == 1 else 's'} found"
+        return True, f"Connected to {self.settings.base_url}: {found}."
 
 
 @contextmanager

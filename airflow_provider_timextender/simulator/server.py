@@ -77,6 +77,7 @@ class Simulator:
         self._always: dict[str, Fault] = {}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True, name="simulator")
+        self._over = asyncio.Event()
         self._runner: web.AppRunner | None = None
 
     def __enter__(self) -> Simulator:
@@ -158,6 +159,7 @@ class Simulator:
         self.url = f"http://{host}:{port}"
 
     async def _stop(self) -> None:
+        self._over.set()
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -173,7 +175,7 @@ class Simulator:
                 and not fault.taken
                 and fault.kind not in ("cut", "wrong type", "unknown word")
             ):
-                return await _spoil(fault, request, None)
+                return await self._spoil(fault, request, None)
             if request.headers.get("x-api-key") != self.api_key:
                 return web.json_response({"message": "Unauthorized"}, status=401)
             job_id = request.match_info.get("job_id")
@@ -185,7 +187,7 @@ class Simulator:
             data = answer(request, shape, time.time())
             if fault is None or fault.kind == "unknown word":
                 return web.json_response(data)
-            return await _spoil(fault, request, data)
+            return await self._spoil(fault, request, data)
 
         return handle
 
@@ -226,27 +228,26 @@ class Simulator:
         executions = self.world.log(job, now, request.match_info.get("trigger_id"))
         return [shape.execution(execution, now - job.log_lag) for execution in executions]
 
-
-async def _spoil(fault: Fault, request: web.Request, data: Any) -> web.StreamResponse:
-    text = json.dumps(data)
-    if fault.kind == "status":
-        headers = {"Retry-After": fault.retry_after} if fault.retry_after else {}
-        return web.Response(text=fault.body, status=fault.status or 503, headers=headers)
-    if fault.kind == "reset":
-        if request.transport is not None:
-            request.transport.abort()
-        return web.Response()
-    if fault.kind == "silence":
-        await asyncio.sleep(3600)
-    if fault.kind == "html":
-        return web.Response(text=HTML, content_type="text/html")
-    if fault.kind == "cut":
-        return web.Response(text=text[: len(text) // 2], content_type="application/json")
-    if fault.kind == "wrong type":
-        return web.json_response({"value": data} if isinstance(data, list) else [data])
-    if fault.kind == "redirect":
-        return web.Response(status=fault.status or 302, headers={"Location": fault.location})
-    return web.Response(text=fault.body, status=fault.status or 200, content_type="application/json")
+    async def _spoil(self, fault: Fault, request: web.Request, data: Any) -> web.StreamResponse:
+        text = json.dumps(data)
+        if fault.kind == "status":
+            headers = {"Retry-After": fault.retry_after} if fault.retry_after else {}
+            return web.Response(text=fault.body, status=fault.status or 503, headers=headers)
+        if fault.kind == "reset":
+            if request.transport is not None:
+                request.transport.abort()
+            return web.Response()
+        if fault.kind == "silence":
+            await self._over.wait()
+        if fault.kind == "html":
+            return web.Response(text=HTML, content_type="text/html")
+        if fault.kind == "cut":
+            return web.Response(text=text[: len(text) // 2], content_type="application/json")
+        if fault.kind == "wrong type":
+            return web.json_response({"value": data} if isinstance(data, list) else [data])
+        if fault.kind == "redirect":
+            return web.Response(status=fault.status or 302, headers={"Location": fault.location})
+        return web.Response(text=fault.body, status=fault.status or 200, content_type="application/json")
 
 
 def example_jobs() -> list[Job]:

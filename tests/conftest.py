@@ -1,0 +1,121 @@
+"""What all tests share: simulators, an Airflow of their own, and a watch over the API key."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+# Airflow reads its configuration when it is first imported, so this comes before any such import.
+AIRFLOW_HOME = Path(tempfile.mkdtemp(prefix="airflow-timextender-tests-"))
+EXAMPLE_DAGS = Path(__file__).parent.parent / "example_dags"
+for name in [name for name in os.environ if name.startswith("AIRFLOW_")]:
+    del os.environ[name]
+for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE"):
+    os.environ.pop(name, None)
+    os.environ.pop(name.lower(), None)
+os.environ.update(
+    AIRFLOW_HOME=str(AIRFLOW_HOME),
+    AIRFLOW__CORE__DAGS_FOLDER=str(EXAMPLE_DAGS),
+    AIRFLOW__CORE__LOAD_EXAMPLES="False",
+    AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{AIRFLOW_HOME}/airflow.db",
+    AIRFLOW__DATABASE__LOAD_DEFAULT_CONNECTIONS="False",
+    AIRFLOW__LOGGING__LOGGING_LEVEL="DEBUG",
+)
+
+import pytest  # noqa: E402
+import tenacity  # noqa: E402
+
+from airflow_provider_timextender.simulator import Job, Simulator  # noqa: E402
+
+API_KEY = "tx-S3cret-K3y-0f-the-tests"
+"""The key of every simulator here. No output of any test may show it."""
+
+pytest_plugins = ["airflow_provider_timextender.simulator.pytest_plugin"]
+
+
+def pytest_unconfigure() -> None:
+    logging.raiseExceptions = False  # Airflow logs at exit, when pytest has closed the streams
+    shutil.rmtree(AIRFLOW_HOME, ignore_errors=True)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Fail a test if anything that it printed, logged or raised shows the API key (R34)."""
+    outcome: Any = yield
+    report: pytest.TestReport = outcome.get_result()
+    shown = [text for _, text in report.sections]
+    if call.excinfo is not None:
+        shown.append(str(call.excinfo.value))
+    if any(API_KEY in text for text in shown):
+        report.outcome = "failed"
+        report.longrepr = "R34: the API key appears in what this test printed, logged or raised."
+
+
+@pytest.fixture(autouse=True)
+def _debug_logging(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+
+
+@pytest.fixture(autouse=True)
+def _quick_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow_provider_timextender import client
+
+    monkeypatch.setattr(client, "BACKOFF", tenacity.wait_fixed(0.01))
+
+
+@pytest.fixture
+def _task_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let operators write their task log where ``caplog`` sees it."""
+    from airflow_provider_timextender.operators import ExecuteJobOperator, LogsOperator
+    from airflow_provider_timextender.sensors import JobStatusSensor
+
+    for operator in (ExecuteJobOperator, LogsOperator, JobStatusSensor):
+        monkeypatch.setattr(operator, "log", logging.getLogger("tests.task"), raising=False)
+
+
+@pytest.fixture
+def simulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
+    """A simulator with one fast job, ``load``, behind the connection ``timextender_default``."""
+    job = Job("load", duration=0.2, pickup=0.1, warnings=1)
+    with Simulator([job], api_key=API_KEY) as simulator:
+        monkeypatch.setenv("AIRFLOW_CONN_TIMEXTENDER_DEFAULT", simulator.connection_json())
+        yield simulator
+
+
+@pytest.fixture(scope="session")
+def airflow_db() -> None:
+    """Airflow's database, made once."""
+    from airflow.utils.db import initdb
+
+    initdb()
+
+
+class TaskInstance:
+    """The part of a task instance that the operators use; it keeps what they push."""
+
+    def __init__(self) -> None:
+        self.xcoms: dict[str, Any] = {}
+        self.first_reschedule: Any = None
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        assert key not in self.xcoms, f"R30: {key} is pushed twice"
+        self.xcoms[key] = value
+
+    def get_first_reschedule_date(self, context: Any) -> Any:
+        return self.first_reschedule
+
+
+@pytest.fixture
+def ti() -> TaskInstance:
+    return TaskInstance()
+
+
+@pytest.fixture
+def context(ti: TaskInstance) -> Any:
+    """The part of a task's context that is used."""
+    return {"ti": ti}

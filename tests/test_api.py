@@ -1,0 +1,418 @@
+"""The wire contract: pure tests, no network."""
+
+from __future__ import annotations
+
+import json
+import string
+import uuid
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_timextender import api, errors
+from airflow_provider_timextender.api import Answer, ExecutionState, JobState, Vocabulary, read
+
+JOB = "3f2504e0-4f89-11d3-9a0c-0305e82c3301"
+TRIGGER = "7d444840-9dc0-11d1-b245-5ffdce74fad2"
+OTHER = "aaaaaaaa-9dc0-11d1-b245-5ffdce74fad2"
+
+
+def answer(data: Any, status: int = 200, **headers: str) -> Answer:
+    body = data if isinstance(data, bytes) else json.dumps(data).encode()
+    return Answer("GET http://x/y", status, {k.replace("_", "-"): v for k, v in headers.items()}, body)
+
+
+def say(call: api.Call[Any], data: Any, vocabulary: Vocabulary | None = None) -> Any:
+    return read(call, answer(data), vocabulary or Vocabulary())
+
+
+# --- calls and ids ---
+
+
+@pytest.mark.parametrize(
+    ("call", "method", "path"),
+    [
+        (api.list_jobs(), "GET", "/public/jobs"),
+        (api.execute_job(JOB), "POST", f"/public/jobs/{JOB}/execute"),
+        (api.job_status(JOB), "GET", f"/public/jobs/{JOB}/status"),
+        (api.all_job_statuses(), "GET", "/public/jobs/status"),
+        (api.job_logs(JOB), "GET", f"/public/jobs/{JOB}/logs"),
+        (api.job_logs(JOB, TRIGGER), "GET", f"/public/jobs/{JOB}/logs/{TRIGGER}"),
+    ],
+)
+def test_each_call_is_a_value(call: api.Call[Any], method: str, path: str) -> None:
+    assert (call.method, call.path) == (method, path)
+
+
+@given(st.uuids().filter(lambda u: u.int))
+def test_guid_accepts_every_guid_and_lowers_it(value: uuid.UUID) -> None:
+    assert api.guid(str(value).upper(), "job id") == str(value)
+    assert api.guid(value, "job id") == str(value)
+
+
+@given(st.text())
+def test_no_other_text_can_get_into_a_path(value: str) -> None:
+    for make in (api.execute_job, api.job_status, api.job_logs, lambda v: api.job_logs(JOB, v)):
+        with pytest.raises(errors.InvalidInput, match="is not a guid"):
+            make(value)
+
+
+@pytest.mark.parametrize("value", [None, 7, f"{JOB}\n", f" {JOB}", f"{{{JOB}}}", f"{JOB}/../x", JOB[:-1]])
+def test_malformed_guids_are_refused_with_the_expected_form(value: Any) -> None:
+    with pytest.raises(errors.InvalidInput, match=r"job id .* is not a guid \(expected 8-4-4-4-12"):
+        api.guid(value, "job id")
+
+
+def test_blank_guid_is_refused_with_the_reason() -> None:
+    with pytest.raises(errors.InvalidInput, match="started by hand"):
+        api.job_logs(JOB, api.BLANK_GUID)
+
+
+# --- reading ---
+
+
+def test_jobs() -> None:
+    jobs = say(api.list_jobs(), [{"Id": JOB.upper(), "Name": "Load", "Extra": [1]}, {"id": TRIGGER}])
+    assert jobs == [api.Job(JOB, "Load"), api.Job(TRIGGER, None)]
+    assert jobs[0].raw == {"Id": JOB.upper(), "Name": "Load", "Extra": [1]}
+    assert json.loads(json.dumps(jobs[0].to_dict())) == {"id": JOB, "name": "Load"}
+
+
+@pytest.mark.parametrize("word", ["pending", "Pending", "PENDING", "pen_ding", "Pen ding"])
+def test_status_words_are_compared_without_case_and_separators(word: str) -> None:
+    status = say(api.job_status(JOB), {"Status": word})
+    assert status == api.JobStatus(JOB, JobState.PENDING)
+    assert status.to_dict() == {"job_id": JOB, "state": "pending"}
+
+
+@pytest.mark.parametrize("word", ["hibernating", 3, 1.0, True, [], "idle?"])
+def test_unknown_status_is_not_guessed_and_says_what_to_do(word: Any) -> None:
+    status = say(api.job_status(JOB), {"Status": word})
+    assert status.state is None
+    assert repr(word) in status.problem
+    assert "idle: idle; pending: pending; running: running" in status.problem
+    assert '"statuses"' in status.problem
+    assert status.to_dict()["state"] is None
+
+
+@pytest.mark.parametrize("data", [{}, {"Status": None}, {"Status": ""}, {"Zustand": "idle"}])
+def test_missing_status_is_not_guessed_and_says_what_to_do(data: Any) -> None:
+    status = say(api.job_status(JOB), data)
+    assert status.state is None
+    assert "no value for status.state" in status.problem
+    assert "expected one of Status, JobStatus" in status.problem
+    assert '{"vocabulary": {"fields": {"status.state": "..."}}}' in status.problem
+
+
+def test_all_statuses_and_one_odd_one_does_not_spoil_the_others() -> None:
+    statuses = say(
+        api.all_job_statuses(), [{"JobId": JOB, "Status": "idle"}, {"jobId": TRIGGER, "Status": "?"}]
+    )
+    assert [(s.job_id, s.state) for s in statuses] == [(JOB, JobState.IDLE), (TRIGGER, None)]
+
+
+def test_submission() -> None:
+    call = api.execute_job(JOB)
+    receipt = say(call, {"JobId": JOB, "Message": "queued", "TriggerId": TRIGGER.upper()})
+    assert receipt == api.Submission(JOB, TRIGGER, "queued")
+    assert receipt.to_dict() == {"job_id": JOB, "trigger_id": TRIGGER, "message": "queued"}
+
+
+@pytest.mark.parametrize("data", [{"JobId": JOB}, {"TriggerId": "17"}, {"TriggerId": api.BLANK_GUID}])
+def test_submission_without_a_trigger_id_is_a_contract_error(data: Any) -> None:
+    with pytest.raises(errors.ContractError, match=r"submission\.trigger_id"):
+        say(api.execute_job(JOB), data)
+
+
+ENDED = {
+    "State": "Failed",
+    "StartTime": "2026-01-01T10:00:00Z",
+    "EndTime": "2026-01-01T10:02:30.5Z",
+    "Message": "no space",
+    "Logs": [
+        {"Time": "2026-01-01T12:00:00+02:00", "Level": "Warn", "Text": "slow", "TriggerId": TRIGGER},
+        {"Severity": "Loud", "Message": None},
+    ],
+}
+
+
+def test_execution_and_its_log() -> None:
+    (execution,) = say(api.job_logs(JOB), [ENDED])
+    assert execution.trigger_id == TRIGGER, "found on a log entry, as the execution carries none"
+    assert execution.state is ExecutionState.FAILED
+    assert execution.duration == 150.5
+    first, second = execution.logs
+    assert (first.severity, first.level, first.message) == ("warning", 30, "slow")
+    assert (second.severity, second.level, second.message, second.time) == (None, 20, "", None)
+    assert execution.to_dict() == {
+        "job_id": JOB,
+        "trigger_id": TRIGGER,
+        "state": "failed",
+        "start": "2026-01-01T10:00:00+00:00",
+        "end": "2026-01-01T10:02:30.500000+00:00",
+        "duration": 150.5,
+    }
+    assert first.to_dict() == {
+        "time": "2026-01-01T10:00:00+00:00",
+        "severity": "warning",
+        "message": "slow",
+        "trigger_id": TRIGGER,
+    }
+    assert execution.raw is not None
+
+
+def test_an_unknown_execution_state_is_not_guessed() -> None:
+    (execution,) = say(api.job_logs(JOB), [{"State": "Completed"}])
+    assert execution.state is None
+    assert execution.duration is None
+    assert "'Completed'" in execution.problem
+    assert execution.to_dict()["state"] is None
+
+
+@pytest.mark.parametrize("word", ["Completed", "Finished", "Done", "OK", "0", 0, 1, 2, True])
+def test_r01_no_ambiguous_word_or_code_stands_for_success(word: Any) -> None:
+    (execution,) = say(api.job_logs(JOB), [{"State": word}])
+    assert execution.state is not ExecutionState.SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    ("execution", "ours"),
+    [
+        ({"TriggerId": TRIGGER.upper()}, True),
+        ({"Logs": [{"TriggerId": TRIGGER}]}, True),
+        ({"Logs": []}, True),  # the endpoint is documented to filter, and nothing speaks against it
+        ({"TriggerId": OTHER}, False),
+        ({"TriggerId": OTHER, "Logs": [{"TriggerId": TRIGGER}]}, False),
+        ({"TriggerId": api.BLANK_GUID}, False),
+        ({"Logs": [{"TriggerId": OTHER}]}, False),
+    ],
+)
+def test_r02_only_an_execution_under_our_trigger_id_is_ours(execution: Any, ours: bool) -> None:
+    found = say(api.job_logs(JOB, TRIGGER), [execution])
+    assert [e.trigger_id for e in found] == ([TRIGGER] if ours else [])
+
+
+def test_r14_nothing_said_is_an_empty_list() -> None:
+    assert say(api.job_logs(JOB, TRIGGER), None) == []
+    assert read(api.job_logs(JOB), answer(b"", 204), Vocabulary()) == []
+    assert say(api.job_logs(JOB), [{"Logs": None}])[0].logs == ()
+
+
+@pytest.mark.parametrize(
+    ("call", "data"),
+    [
+        (api.list_jobs(), {"value": []}),
+        (api.list_jobs(), ["x"]),
+        (api.job_status(JOB), [{"Status": "idle"}]),
+        (api.job_status(JOB), "idle"),
+        (api.job_logs(JOB), [{"Logs": {"Message": "x"}}]),
+    ],
+)
+def test_r14_json_of_another_type_is_an_unreadable_answer(call: api.Call[Any], data: Any) -> None:
+    with pytest.raises(errors.UnreadableAnswer, match=r"GET http://x/y: expected a JSON (array|object)"):
+        say(call, data)
+
+
+@pytest.mark.parametrize(
+    "body", [b"<html>Sign in</html>", b'{"Status": "id', b"", b"\xff\xfe", b"[" * 100_000]
+)
+def test_r14_what_is_not_json_keeps_status_and_excerpt(body: bytes) -> None:
+    with pytest.raises(errors.UnreadableAnswer, match="HTTP 200, but the body is not JSON") as caught:
+        read(api.list_jobs(), answer(body), Vocabulary())
+    assert caught.value.transient
+    assert len(str(caught.value)) < 700
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "says"),
+    [
+        (400, errors.Refused, "refused"),
+        (401, errors.Refused, "API key was refused"),
+        (403, errors.Refused, "API key was refused"),
+        (404, errors.Refused, "No such job"),
+        (302, errors.Refused, "redirects are not followed"),
+        (429, errors.RateLimited, "Too many requests"),
+        (500, errors.ServerError, "server failed"),
+        (502, errors.ServerError, "server failed"),
+    ],
+)
+def test_r14_each_error_status_has_its_error_with_the_body(
+    status: int, kind: type[errors.TimeXtenderError], says: str
+) -> None:
+    with pytest.raises(kind, match=says) as caught:
+        read(api.list_jobs(), answer(b"<h1>" + b"x" * 1000, status), Vocabulary())
+    assert f"HTTP {status}" in str(caught.value)
+    assert "<h1>xxx" in str(caught.value)
+    assert str(caught.value).count("x" * 490) == 1
+    assert len(str(caught.value)) < 900
+    if isinstance(caught.value, errors.Refused):
+        assert caught.value.status == status
+
+
+def test_redirect_names_the_host_only() -> None:
+    error = api.error_for(answer(b"", 307, location="https://me:pw@evil.example:81/steal?x=1"))
+    assert "redirects to 'evil.example:81', and" in str(error)
+    for location in ("", "/login", "http://["):
+        error = api.error_for(answer(b"", 307, location=location))
+        assert "another path" in str(error) or "'['" in str(error)
+
+
+@pytest.mark.parametrize("value", ["", "soon", "-5", "1.5", "٣"])
+def test_unusable_retry_after_is_none(value: str) -> None:
+    error = api.error_for(answer(b"", 503, retry_after=value))
+    assert isinstance(error, errors.Unavailable)
+    assert error.retry_after in (None, 3.0)
+
+
+def test_retry_after_in_seconds_or_as_date() -> None:
+    later = (datetime.now(timezone.utc) + timedelta(seconds=90)).strftime("%a, %d %b %Y %H:%M:%S GMT")
+    for value, expected in (("7", 7), (later, 90), ("Thu, 01 Jan 1970 00:00:00 GMT", 0)):
+        error = api.error_for(answer(b"", 429, retry_after=value))
+        assert isinstance(error, errors.RateLimited)
+        assert error.retry_after == pytest.approx(expected, abs=3)
+
+
+def test_errors_know_whether_another_try_helps() -> None:
+    helpless = {
+        errors.InvalidInput, errors.Refused, errors.ContractError, errors.SubmissionUncertain
+    }  # fmt: skip
+    for kind in _tree(errors.TimeXtenderError):
+        assert kind.retry_helps is (kind not in helpless), kind
+
+
+def _tree(kind: type[errors.TimeXtenderError]) -> set[type[errors.TimeXtenderError]]:
+    return {kind}.union(*(_tree(sub) for sub in kind.__subclasses__()))
+
+
+# --- vocabulary ---
+
+
+def test_every_entry_is_marked() -> None:
+    for table in (api.FIELDS, api.STATUSES, api.STATES, api.SEVERITIES):
+        for names in table.values():
+            assert names.all == names.documented + names.assumed != ()
+
+
+@given(st.sampled_from(["JobId", "jobId", "job_id", "JOB ID", "job-id"]), st.uuids().filter(lambda u: u.int))
+def test_member_names_are_compared_without_case_and_separators(name: str, value: uuid.UUID) -> None:
+    (status,) = say(api.all_job_statuses(), [{name: str(value), "status": "idle"}])
+    assert status.job_id == str(value)
+
+
+def test_overrides_replace_entries() -> None:
+    vocabulary = Vocabulary().override(
+        {
+            "fields": {"execution.state": "result", "log.severity": ["kind", "sort"]},
+            "states": {"succeeded": ["Completed", 3], "failed": 4},
+            "severities": {"error": 2},
+        }
+    )
+    data = [{"Result": 3, "State": "Failed", "Logs": [{"Sort": 2}]}, {"result": "completed"}, {"result": 4}]
+    first, second, third = say(api.job_logs(JOB), data, vocabulary)
+    assert first.state is second.state is ExecutionState.SUCCEEDED
+    assert third.state is ExecutionState.FAILED
+    assert first.logs[0].severity == "error"
+    assert say(api.job_logs(JOB), [{"result": "Success"}], vocabulary)[0].state is None, "replaced"
+    assert say(api.job_logs(JOB), [{"State": "Success"}])[0].state is ExecutionState.SUCCEEDED, "untouched"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        ({"field": {}}, "vocabulary has no entry 'field'; it has fields, statuses, states, severities"),
+        ({"fields": {"job.idd": "x"}}, r"vocabulary.fields has no entry 'job.idd'; it has job.id,"),
+        ({"states": {"cancelled": "x"}}, "it has running, succeeded, failed"),
+        ({"states": ["x"]}, "must be an object"),
+        ({"states": {"failed": []}}, "empty list"),
+        ({"states": {"failed": [True]}}, "not True"),
+        ({"states": {"failed": {"a": 1}}}, "names or whole numbers"),
+        ({"states": {"failed": " "}}, "names or whole numbers"),
+        ({"states": {"failed": ["success"]}}, "stands under succeeded and failed"),
+        (
+            {"states": {"failed": ["x" * 200]}, "statuses": {"idle": "Pending"}},
+            "stands under idle and pending",
+        ),
+        ({"fields": {"job.id": [None] * 100}}, "not None"),
+        ({"fields": {"job.id": [["x" * 200]]}}, r"xxx\.\.\."),
+    ],
+)
+def test_bad_overrides_are_refused_with_the_place(overrides: Any, says: str) -> None:
+    with pytest.raises(errors.InvalidInput, match=says):
+        Vocabulary().override(overrides)
+
+
+# --- times ---
+
+
+@given(
+    st.datetimes(min_value=datetime(2, 1, 2), max_value=datetime(9998, 1, 1)),
+    st.sampled_from(["Z", "z", "+00:00", "", "+02:00", "-05:30"]),
+    st.integers(0, 7),
+)
+def test_times_of_net_are_read(moment: datetime, offset: str, digits: int) -> None:
+    fraction = f"{moment.microsecond:06d}0"[:digits]
+    text = f"{moment:%H:%M:%S}" + (f".{fraction}" if digits else "") + offset
+    read_back = api.parse_time(f"{moment.date().isoformat()}T{text}")
+    assert read_back is not None
+    expected = moment.replace(microsecond=int(f"{fraction or 0:<06}"[:6] if digits else 0))
+    aware = datetime.fromisoformat(expected.isoformat() + (offset.upper().replace("Z", "") or "+00:00"))
+    aware = aware if aware.tzinfo else aware.replace(tzinfo=timezone.utc)
+    assert read_back == aware
+    assert read_back.utcoffset() == timedelta(0)
+
+
+@pytest.mark.parametrize("value", [None, 7, "", "soon", "0001-01-01T00:00:00", "9999-12-31T23:59:59-10:00"])
+def test_what_is_no_time_is_none(value: Any) -> None:
+    assert api.parse_time(value) is None
+
+
+# --- names ---
+
+
+def test_r38_find_job_by_exact_name() -> None:
+    jobs = [api.Job(JOB, "Load"), api.Job(TRIGGER, "load"), api.Job(OTHER, None)]
+    assert api.find_job(jobs, "Load") is jobs[0]
+    with pytest.raises(errors.InvalidInput, match=r"No job is named 'Lod'. Jobs: 'Load', 'load'\."):
+        api.find_job(jobs, "Lod")
+    with pytest.raises(errors.InvalidInput, match=rf"2 jobs are named 'Load': {JOB}, {OTHER}"):
+        api.find_job([*jobs, api.Job(OTHER, "Load")], "Load")
+    with pytest.raises(errors.InvalidInput, match="Jobs: none"):
+        api.find_job([], "Load")
+    many = [api.Job(JOB, letter) for letter in string.ascii_letters]
+    with pytest.raises(errors.InvalidInput, match="and 32 more"):
+        api.find_job(many, "Load")
+
+
+# --- whatever comes ---
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["Id", "JobId", "TriggerId", "Status", "State", "Logs", "EndTime", "Message"]),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(JSON, st.sampled_from([200, 201, 204, 301, 400, 401, 404, 429, 500, 503]))
+def test_r14_whatever_comes_is_read_or_ends_in_one_of_our_errors(data: Any, status: int) -> None:
+    for call in (
+        api.list_jobs(),
+        api.execute_job(JOB),
+        api.job_status(JOB),
+        api.all_job_statuses(),
+        api.job_logs(JOB),
+        api.job_logs(JOB, TRIGGER),
+    ):
+        try:
+            read(call, answer(data, status), Vocabulary())
+        except errors.TimeXtenderError as error:
+            assert len(str(error)) < 2000

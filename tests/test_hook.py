@@ -1,0 +1,196 @@
+"""The hook: from an Airflow connection to typed results."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+import requests_mock
+
+from airflow_provider_timextender import errors
+from airflow_provider_timextender.api import JobState
+from airflow_provider_timextender.hooks import TimeXtenderHook
+from airflow_provider_timextender.simulator import SHAPES, Fault, Job, Simulator
+
+from .conftest import API_KEY
+
+
+@pytest.fixture(params=SHAPES)
+def any_shape(request: pytest.FixtureRequest, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    simulator.shape = SHAPES[request.param]
+    monkeypatch.setenv("AIRFLOW_CONN_TIMEXTENDER_DEFAULT", simulator.connection_json())
+
+
+def until(condition: Any) -> None:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.01)
+
+
+@pytest.mark.usefixtures("any_shape")
+def test_all_endpoints_give_the_same_in_every_wire_shape(simulator: Simulator) -> None:
+    hook = TimeXtenderHook()
+    load = simulator.job("load")
+    assert [(job.id, job.name) for job in hook.get_jobs()] == [(load.id, "load")]
+    assert hook.get_job(job_name="load") == hook.get_job(load.id)
+    receipt = hook.execute_job(load.id)
+    assert hook.get_job_status(load.id).state is JobState.PENDING
+    assert [s.to_dict() for s in hook.get_all_job_statuses()] == [{"job_id": load.id, "state": "pending"}]
+    until(lambda: hook.get_job_status(load.id).state is JobState.IDLE)
+    simulator.run("load", by="hand")
+    simulator.run("load")
+    until(lambda: len(hook.get_job_logs(load.id)) == 3)
+    (execution,) = hook.get_job_logs(load.id, receipt.trigger_id)
+    assert execution.to_dict() == {
+        "job_id": load.id,
+        "trigger_id": receipt.trigger_id,
+        "state": "succeeded",
+        "start": execution.start.isoformat() if execution.start else None,
+        "end": execution.end.isoformat() if execution.end else None,
+        "duration": pytest.approx(load.duration, abs=1e-3),
+    }
+    assert [log.severity for log in execution.logs] == ["info"] * 3 + ["warning"]
+    assert list(hook.iter_job_logs(load.id, receipt.trigger_id)) == list(execution.logs)
+    json.dumps([*map(lambda o: o.to_dict(), [*hook.get_jobs(), receipt, execution, *execution.logs])])
+
+
+def test_iter_job_logs_of_a_whole_job_and_of_no_execution(simulator: Simulator) -> None:
+    hook, load = TimeXtenderHook(), simulator.job("load")
+    assert list(hook.iter_job_logs(load.id)) == []
+    with pytest.raises(errors.ExecutionNotFound, match=f"job {load.id} shows no execution under trigger id"):
+        next(hook.iter_job_logs(load.id, load.id))
+
+
+@pytest.mark.parametrize(
+    "given", [{}, {"job_id": "x", "job_name": "y"}, {"job_id": None}], ids=["none", "both", "None"]
+)
+def test_r38_a_job_is_given_by_id_or_name(simulator: Simulator, given: dict[str, Any]) -> None:
+    with pytest.raises(errors.InvalidInput, match="either a job id or a job name"):
+        TimeXtenderHook().get_job(**given)
+    assert simulator.requests == []
+
+
+def test_r38_no_or_several_matches(simulator: Simulator) -> None:
+    hook = TimeXtenderHook()
+    twin = Job("load", id="11111111-1111-1111-1111-111111111111")
+    simulator.world.jobs[twin.id] = twin
+    with pytest.raises(errors.InvalidInput, match="2 jobs are named 'load'"):
+        hook.get_job(job_name="load")
+    with pytest.raises(errors.InvalidInput, match="No job is named 'Load'. Jobs: 'load'"):
+        hook.get_job(job_name="Load")
+    with pytest.raises(errors.InvalidInput, match="no job with the id 2222"):
+        hook.get_job("22222222-2222-2222-2222-222222222222")
+
+
+def test_an_id_costs_no_look_up(simulator: Simulator) -> None:
+    load = simulator.job("load")
+    assert TimeXtenderHook().resolve_job_id(load.id.upper(), None) == load.id
+    assert simulator.requests == []
+
+
+@pytest.mark.parametrize("bad", ["7", "../jobs", "00000000-0000-0000-0000-000000000000"])
+def test_bad_ids_are_refused_before_anything_is_sent(simulator: Simulator, bad: str) -> None:
+    hook, good = TimeXtenderHook(), simulator.job("load").id
+    for call in (
+        lambda: hook.execute_job(bad),
+        lambda: hook.get_job_status(bad),
+        lambda: hook.get_job_logs(bad),
+        lambda: hook.get_job_logs(good, bad),
+        lambda: hook.get_job(bad),
+        lambda: hook.resolve_job_id(bad, None),
+    ):
+        with pytest.raises(errors.InvalidInput):
+            call()
+    assert simulator.requests == []
+
+
+def test_a_bad_connection_is_refused_before_anything_is_sent(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields = simulator.connection()
+    monkeypatch.setenv("AIRFLOW_CONN_TX", json.dumps({**fields, "password": ""}))
+    with pytest.raises(errors.InvalidInput, match="'tx': there is no API key"):
+        TimeXtenderHook("tx").get_jobs()
+    monkeypatch.setenv("AIRFLOW_CONN_TX", json.dumps({**fields, "extra": {"vocabulary": {"words": {}}}}))
+    with pytest.raises(errors.InvalidInput, match="'tx': vocabulary has no entry 'words'"):
+        TimeXtenderHook("tx").get_jobs()
+    assert simulator.requests == []
+
+
+def test_a_missing_connection_is_a_clear_error() -> None:
+    with pytest.raises(Exception, match="no_such_connection"):
+        TimeXtenderHook("no_such_connection").get_jobs()
+
+
+def test_the_connection_as_uri(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = simulator.url.removeprefix("http://")
+    monkeypatch.setenv("AIRFLOW_CONN_TX", f"timextender://:{API_KEY}@{host}/http?timeout=5")
+    hook = TimeXtenderHook("tx")
+    assert len(hook.get_jobs()) == 1
+    assert hook.settings.timeout == 5
+
+
+def test_one_hook_keeps_one_connection_open(simulator: Simulator) -> None:
+    hook = TimeXtenderHook()
+    for _ in range(3):
+        hook.get_jobs()
+        hook.get_all_job_statuses()
+    assert len({request.connection for request in simulator.requests}) == 1
+
+
+# --- test_connection ---
+
+
+def test_r40_test_connection_sends_one_authenticated_get(simulator: Simulator) -> None:
+    assert TimeXtenderHook().test_connection() == (True, f"Connected to {simulator.url}: 1 job found.")
+    (request,) = simulator.requests
+    assert (request.method, request.path) == ("GET", "/public/jobs")
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        (Fault("status", status=401), "API key was refused"),
+        (Fault("status", status=503), "server failed"),
+        (Fault("html"), "body is not JSON: <html>"),
+        (Fault("reset"), "no answer"),
+    ],
+    ids=lambda value: value.kind if isinstance(value, Fault) else "",
+)
+def test_r40_test_connection_says_why_not(simulator: Simulator, fault: Fault, says: str) -> None:
+    simulator.fault("jobs", always=fault)
+    good, message = TimeXtenderHook().test_connection()
+    assert not good
+    assert says in message
+    assert simulator.count("jobs") == 1
+
+
+def test_r40_test_connection_reports_a_bad_field(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_TIMEXTENDER_DEFAULT", json.dumps({"conn_type": "timextender"}))
+    good, message = TimeXtenderHook().test_connection()
+    assert not good
+    assert "there is no API key" in message
+
+
+def test_r40_test_connection_ends_in_time(simulator: Simulator) -> None:
+    simulator.fault("jobs", always=Fault("silence"))
+    began = time.monotonic()
+    good, message = TimeXtenderHook().test_connection()
+    assert time.monotonic() - began < 10
+    assert not good
+    assert "timed out" in message
+
+
+def test_requests_go_where_the_connection_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_TX",
+        json.dumps({"conn_type": "timextender", "host": "https://gw.example/tx/", "password": API_KEY}),
+    )
+    with requests_mock.Mocker() as mock:
+        mock.get("https://gw.example/tx/public/jobs", json=[])
+        assert TimeXtenderHook("tx").get_jobs() == []
