@@ -197,11 +197,16 @@ class JobStatusSensor(BaseSensorOperator):
             return {**outcome.to_dict(), **idle}
         if isinstance(outcome, Failed):
             relay(outcome.execution.logs, self.log)
-        return conclude(outcome).to_dict()
+        execution = conclude(outcome)
+        self.log.info("%s: The execution succeeded.", self._what())
+        return execution.to_dict()
 
     def _timed_out(self) -> str:
         why = self._seen.why if self._seen else "no look succeeded."
-        return f"Stopped waiting for {self._what()} after {for_people(self.timeout)}: {why}"
+        return (
+            f"Stopped waiting for {self._what()} after {for_people(self.timeout)}: {why} "
+            "What runs in TimeXtender runs on."
+        )
 
     def _what(self) -> str:
         job = f"TimeXtender job {self._job_id or self.job_id or self.job_name}"

@@ -21,14 +21,13 @@ def example_timextender_sensor_and_logs() -> None:
         timeout=3600,
     )
 
-    warnings = LogsOperator(
-        task_id="warnings",
+    read_log = LogsOperator(
+        task_id="read_log",
         job_name="Load sales",
         trigger_id="{{ ti.xcom_pull('execute') }}",
-        min_severity="warning",
     )
 
-    execute >> wait >> warnings
+    execute >> wait >> read_log
 
 
 example_timextender_sensor_and_logs()

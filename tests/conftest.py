@@ -38,6 +38,15 @@ API_KEY = "tx-S3cret-K3y-0f-the-tests"
 pytest_plugins = ["airflow_provider_timextender.simulator.pytest_plugin"]
 
 
+def shows_key(text: str) -> bool:
+    """Tell whether output shows the API key, on any line but one that is not ours.
+
+    When Airflow 3.3 runs a DAG in one process (``dag.test()``), it logs at debug level the very request by
+    which it asks itself to mask a connection's password.
+    """
+    return any(API_KEY in line for line in text.splitlines() if "msg=MaskSecret(value=" not in line)
+
+
 def pytest_unconfigure() -> None:
     logging.raiseExceptions = False  # Airflow logs at exit, when pytest has closed the streams
     shutil.rmtree(AIRFLOW_HOME, ignore_errors=True)
@@ -51,7 +60,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     shown = [text for _, text in report.sections]
     if call.excinfo is not None:
         shown.append(str(call.excinfo.value))
-    if any(API_KEY in text for text in shown):
+    if any(shows_key(text) for text in shown):
         report.outcome = "failed"
         report.longrepr = "R34: the API key appears in what this test printed, logged or raised."
 

@@ -28,4 +28,4 @@ class Fault:
     body: str = "The service is unavailable."
     retry_after: str | None = None
     location: str = ""
-    word: str = "Hibernating"
+    word: str | int | None = "Hibernating"

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from airflow_provider_timextender.simulator.world import Execution, Job, Line
 
-Word = str | int
+Word = str | int | None
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Shape:
     net_times: bool = False
     vocabulary: Mapping[str, Any] = field(default_factory=dict)
 
-    def with_unknown_words(self, word: str) -> Shape:
+    def with_unknown_words(self, word: Word) -> Shape:
         """Return the shape with one and the same word for every status and state."""
         return replace(
             self,

@@ -1,0 +1,55 @@
+# Everything here works on a fresh clone with Python (3.10 to 3.13) and make; the first target that needs the
+# environment makes it. PYTHON names another interpreter: make test PYTHON=python3.12
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+INSTALLED = $(VENV)/.installed
+
+.PHONY: help demo test lint types docs build check clean constraints
+
+help: ## Show the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+$(INSTALLED): pyproject.toml constraints/dev.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints/dev.txt uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints/dev.txt \
+		--group test --group lint --group docs --group build --editable '.[simulator]'
+	touch $@
+
+demo: $(INSTALLED) ## Run an example DAG in real Airflow against the simulator (FAIL='Load sales' lets it fail)
+	@$(BIN)/python demo.py $(if $(FAIL),--fail '$(FAIL)') $(if $(DAG),--dag $(DAG)) $(if $(SHAPE),--shape $(SHAPE))
+
+test: $(INSTALLED) ## Run all tests; api.py and verdict.py must be covered entirely
+	$(BIN)/python -m pytest --cov --cov-report=
+	$(BIN)/python -m coverage report --fail-under=100 --show-missing \
+		--include='*/airflow_provider_timextender/api.py,*/airflow_provider_timextender/verdict.py'
+	$(BIN)/python -m coverage report --skip-covered
+
+lint: $(INSTALLED) ## Check style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED) ## Check types
+	$(BIN)/mypy
+
+docs: $(INSTALLED) ## Build the documentation; warnings are errors
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --fresh-env -b html docs docs/_build/html
+
+build: $(INSTALLED) ## Build the wheel and the sdist, and install the wheel in a clean environment
+	rm -rf dist
+	$(BIN)/python -m build --installer uv --outdir dist
+	$(PYTHON) -m venv --clear $(VENV)/clean
+	$(BIN)/uv pip install --quiet --python $(VENV)/clean/bin/python --constraint constraints/dev.txt dist/*.whl
+	AIRFLOW_HOME=$$(mktemp -d) $(VENV)/clean/bin/airflow providers get airflow-provider-timextender --output yaml
+
+check: lint types test docs build ## All of the above
+
+constraints: $(INSTALLED) ## Pin the newest versions that fit, for all supported Pythons
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate --upgrade \
+		--all-extras --group test --group lint --group docs --group build \
+		--output-file constraints/dev.txt pyproject.toml constraints/uv.in
+
+clean: ## Remove what the targets made
+	rm -rf $(VENV) dist docs/_build .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,145 @@
+"""Run an example DAG in real Airflow against the simulator, and tell people what happened.
+
+Everything is temporary: the simulator listens on a free port of this machine, and Airflow gets a home, with
+a SQLite database, that is deleted at the end. The exit status is 0 only if the DAG run succeeded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from airflow_provider_timextender.simulator import SHAPES, Simulator
+from airflow_provider_timextender.simulator.server import example_jobs
+
+EXAMPLE_DAGS = Path(__file__).parent / "example_dags"
+LOGICAL_DATE = "2026-01-01T00:00:00+00:00"
+
+# 2026-01-01T00:00:00.000000Z [info     ] The job is running. [airflow.task....operators.X] loc=...
+PROVIDER_LINE = re.compile(r"\S+ \[(\w+)\s*\] (.*?)\s*\[\S*airflow_provider_timextender\S*\]")
+AIRFLOW_LINE = re.compile(r"\d{4}-\d\d-\d\dT\S+ \[")
+ERROR_LINE = re.compile(r"(airflow_provider_timextender\.errors|airflow\.\S*exceptions)\.\w+: ")
+
+
+@dataclass(frozen=True)
+class DagRun:
+    """What became of a DAG run: the state of each task, and all that Airflow printed."""
+
+    succeeded: bool
+    states: Mapping[str, str]
+    output: str
+
+
+def environment(home: Path, simulator: Simulator) -> dict[str, str]:
+    """Return the environment of an Airflow of its own, whose connection leads to the simulator."""
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")},
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(EXAMPLE_DAGS),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
+        "AIRFLOW_CONN_TIMEXTENDER_DEFAULT": simulator.connection_json(),
+    }
+
+
+def run_dag(dag_id: str, env: Mapping[str, str], on_line: Callable[[str], None]) -> DagRun:
+    """Run a DAG with Airflow's own commands, handing over each line as it is printed."""
+    airflow = [sys.executable, "-m", "airflow"]
+    migrated = subprocess.run(
+        [*airflow, "db", "migrate"], env=env, capture_output=True, text=True, check=False
+    )
+    if migrated.returncode:
+        raise SystemExit(f"airflow db migrate failed:\n{migrated.stdout}{migrated.stderr}")
+    lines = []
+    with subprocess.Popen(
+        [*airflow, "dags", "test", dag_id, LOGICAL_DATE],
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(line)
+            on_line(line.rstrip("\n"))
+    states = subprocess.run(
+        [*airflow, "tasks", "states-for-dag-run", dag_id, LOGICAL_DATE, "--output", "json"],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    tasks = json.loads(states.stdout[states.stdout.index("[{") :])
+    return DagRun(
+        succeeded=process.returncode == 0,
+        states={f"{t['task_id']}{_index(t)}": t["state"] for t in tasks},
+        output="".join(lines) + states.stdout + states.stderr,
+    )
+
+
+def _index(task: Mapping[str, str]) -> str:
+    index = task.get("map_index", "")
+    return f" [{index}]" if index not in ("", "-1", None) else ""
+
+
+class Narrator:
+    """Prints of Airflow's output what the operators, the sensor and an error say."""
+
+    def __init__(self) -> None:
+        self._in_error = False
+
+    def __call__(self, line: str) -> None:
+        if match := PROVIDER_LINE.match(line):
+            print(f"  {match[1]:<8} {match[2]}", flush=True)
+        starts = ERROR_LINE.match(line) is not None
+        self._in_error = starts or (self._in_error and not AIRFLOW_LINE.match(line))
+        if self._in_error:
+            print(f"  {line}", flush=True)
+
+
+def main() -> int:
+    """Run the demonstration."""
+    dags = sorted(path.stem for path in EXAMPLE_DAGS.glob("example_*.py"))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--dag", choices=dags, default="example_timextender_sensor_and_logs")
+    parser.add_argument("--fail", metavar="JOB", help="a job that the simulator lets fail: 'Load sales', ...")
+    parser.add_argument("--shape", choices=sorted(SHAPES), default="documented", help="how its answers look")
+    arguments = parser.parse_args()
+    jobs = example_jobs()
+    if arguments.fail and arguments.fail not in [job.name for job in jobs]:
+        parser.error(f"--fail: there is no job {arguments.fail!r}, only {[job.name for job in jobs]}")
+    for job in jobs:
+        job.outcome = "failed" if job.name == arguments.fail else "succeeded"
+
+    with (
+        tempfile.TemporaryDirectory(prefix="airflow-timextender-demo-") as home,
+        Simulator(jobs, shape=arguments.shape) as simulator,
+    ):
+        env = environment(Path(home), simulator)
+        print(f"The TimeXtender simulator listens at {simulator.url}. Airflow's home is {home}.")
+        os.environ.update(env)
+        from airflow_provider_timextender.hooks import TimeXtenderHook
+
+        print("Jobs found:")
+        for job_found in TimeXtenderHook().get_jobs():
+            print(f"  {job_found.id}  {job_found.name}")
+        print(f"DAG {arguments.dag}:", flush=True)
+        run = run_dag(arguments.dag, env, Narrator())
+        print("Task states:")
+        for task, state in run.states.items():
+            print(f"  {task:<20} {state}")
+        print(f"Executions queued by Airflow: {simulator.count('execute')}")
+        print(f"DAG run: {'success' if run.succeeded else 'FAILED'}")
+    return 0 if run.succeeded else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

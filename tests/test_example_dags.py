@@ -1,0 +1,146 @@
+"""The example DAGs, run by real Airflow against the simulator over real HTTP."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import demo
+from airflow_provider_timextender.simulator import SHAPES, Simulator
+from airflow_provider_timextender.simulator.server import example_jobs
+
+from .conftest import AIRFLOW_HOME, API_KEY, EXAMPLE_DAGS, shows_key
+
+DAGS = sorted(path.stem for path in EXAMPLE_DAGS.glob("example_*.py"))
+
+
+@pytest.fixture(params=SHAPES)
+def any_shape(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
+    jobs = example_jobs()
+    for job in jobs:
+        job.pickup, job.duration = 0.05, 0.1
+    with Simulator(jobs, api_key=API_KEY, shape=request.param) as simulator:
+        monkeypatch.setenv("AIRFLOW_CONN_TIMEXTENDER_DEFAULT", simulator.connection_json())
+        yield simulator
+
+
+@pytest.fixture(scope="session")
+def dags(airflow_db: None) -> Any:
+    try:
+        from airflow.dag_processing.dagbag import DagBag
+    except ImportError:
+        from airflow.models.dagbag import DagBag
+
+    bag = DagBag(str(EXAMPLE_DAGS))
+    assert bag.import_errors == {}
+    assert sorted(bag.dags) == DAGS
+    return bag.dags
+
+
+def run(dag: Any) -> tuple[str, dict[str, str], dict[str, Any]]:
+    """Run a DAG in this process; return its state, its tasks' states and all XComs."""
+    dag_run = dag.test()
+    states = {f"{ti.task_id}[{ti.map_index}]": str(ti.state) for ti in dag_run.get_task_instances()}
+    with sqlite3.connect(AIRFLOW_HOME / "airflow.db") as database:
+        rows = database.execute(
+            "SELECT task_id, map_index, key, value FROM xcom WHERE run_id = ? AND dag_id = ?",
+            (dag_run.run_id, dag.dag_id),
+        ).fetchall()
+    xcoms = {
+        f"{task}[{index}].{key}": json.loads(value) if isinstance(value, str) else value
+        for task, index, key, value in rows
+    }
+    return str(dag_run.state), states, xcoms
+
+
+EXPECTED = {
+    "example_timextender_run_job": {"load_sales[-1]"},
+    "example_timextender_sensor_and_logs": {"execute[-1]", "wait[-1]", "read_log[-1]"},
+    "example_timextender_many_jobs": {
+        "extract[-1]", "load[0]", "load[1]", "load[2]", "refresh_reports[-1]"
+    },
+}  # fmt: skip
+
+
+def test_every_example_is_expected() -> None:
+    assert sorted(EXPECTED) == DAGS
+
+
+@pytest.mark.parametrize("dag_id", DAGS)
+def test_each_example_gives_the_same_in_every_wire_shape(dags: Any, any_shape: Simulator, dag_id: str) -> None:
+    state, states, xcoms = run(dags[dag_id])
+    assert state == "success"
+    assert states == dict.fromkeys(EXPECTED[dag_id], "success")
+    executions = {e.trigger_id: e for e in any_shape.world.executions}
+    assert any_shape.count("execute") == len(executions) == (3 if dag_id.endswith("many_jobs") else 1)
+    for task in EXPECTED[dag_id]:
+        if f"{task}.trigger_id" in xcoms:
+            execution = executions[xcoms[f"{task}.trigger_id"]]
+            assert xcoms[f"{task}.return_value"] == execution.trigger_id
+            assert xcoms[f"{task}.job_id"] == execution.job.id
+            link = xcoms.get(f"{task}._link_TimeXtenderJobLink")
+            assert link == "https://portal.timextender.com"
+    if "wait[-1].return_value" in xcoms:
+        (execution,) = executions.values()
+        assert xcoms["wait[-1].return_value"]["state"] == "succeeded"
+        assert xcoms["wait[-1].return_value"]["trigger_id"] == execution.trigger_id
+        lines = [(e["severity"], e["message"]) for e in xcoms["read_log[-1].return_value"]]
+        assert lines == [(line.severity, line.message) for line in execution.lines]
+    assert API_KEY not in json.dumps(xcoms)
+
+
+@pytest.mark.parametrize("dag_id", DAGS)
+def test_r01_each_example_fails_when_a_load_fails(dags: Any, any_shape: Simulator, dag_id: str) -> None:
+    any_shape.job("Load sales").outcome = "failed"
+    state, states, _ = run(dags[dag_id])
+    assert state == "failed"
+    assert "failed" in states.values()
+    assert states.get("refresh_reports[-1]", "upstream_failed") == "upstream_failed"
+
+
+# --- the demonstration, which uses Airflow's own commands in an Airflow of its own ---
+
+
+@pytest.mark.parametrize("fail", [False, True], ids=["succeeds", "fails"])
+def test_r34_a_whole_run_at_debug_level_shows_the_key_nowhere(tmp_path: Path, fail: bool) -> None:
+    jobs = example_jobs()
+    jobs[0].outcome = "failed" if fail else "succeeded"
+    told: list[str] = []
+    with Simulator(jobs, api_key=API_KEY) as simulator:
+        env = {**demo.environment(tmp_path, simulator), "AIRFLOW__LOGGING__LOGGING_LEVEL": "DEBUG"}
+        ran = demo.run_dag("example_timextender_sensor_and_logs", env, told.append)
+    assert ran.succeeded is not fail
+    assert ran.states["wait"] == ("failed" if fail else "success")
+    if fail:
+        (execution,) = simulator.world.executions
+        assert any(execution.trigger_id in line and execution.message in line for line in told)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert any(path.name == "airflow.db" for path in files)
+    assert "POST /public/jobs/" in ran.output, "it was at debug level"
+    assert not shows_key(ran.output)
+    for path in files:
+        assert not shows_key(path.read_bytes().decode(errors="replace")), path
+
+
+@pytest.mark.parametrize("fail", [[], ["--fail", "Load sales"]], ids=["succeeds", "fails"])
+def test_the_demonstration_tells_people_what_happened(
+    fail: list[str], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["demo.py", *fail])
+    monkeypatch.setattr(demo.os, "environ", dict(demo.os.environ))
+    assert demo.main() == bool(fail)
+    shown = capfd.readouterr().out
+    for part in ("Jobs found:", "Queued TimeXtender job 'Load sales'", "pending", "running", "Task states:"):
+        assert part in shown
+    if fail:
+        assert "Transfer task 'Load sales - Orders' failed: column 'CustomerKey' does not exist." in shown
+        assert "JobFailed: TimeXtender job" in shown
+        assert "DAG run: FAILED" in shown
+    else:
+        assert "Transfer task 'Load sales - Customers': 2 rows were truncated." in shown
+        assert "DAG run: success" in shown

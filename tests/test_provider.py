@@ -1,0 +1,120 @@
+"""What Airflow discovers, and what importing this package costs."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from importlib.metadata import entry_points, requires, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import airflow
+import jsonschema
+import pytest
+
+import airflow_provider_timextender
+from airflow_provider_timextender.hooks import TimeXtenderHook
+from airflow_provider_timextender.operators import ExecuteJobOperator
+from airflow_provider_timextender.provider_info import get_provider_info
+
+PACKAGE = Path(airflow_provider_timextender.__file__).parent
+DISTRIBUTION = "airflow-provider-timextender"
+
+
+def test_r35_provider_info_passes_airflows_schema() -> None:
+    schema = json.loads((Path(airflow.__file__).parent / "provider_info.schema.json").read_text())
+    jsonschema.validate(get_provider_info(), schema)
+
+
+def test_r35_the_form_has_a_masked_key_and_hides_what_is_unused() -> None:
+    (connection,) = get_provider_info()["connection-types"]
+    behaviour = connection["ui-field-behaviour"]
+    assert behaviour["relabeling"] == {"host": "Domain", "password": "API Key"}
+    assert set(behaviour["hidden-fields"]) == {"login", "schema", "port"}
+    for name, field in connection["conn-fields"].items():
+        assert "null" in field["schema"]["type"], f"{name} would be a required field"
+    assert TimeXtenderHook.get_ui_field_behaviour() == behaviour
+
+
+def test_airflow_finds_the_provider_by_its_entry_point() -> None:
+    (entry,) = [
+        e for e in entry_points(group="apache_airflow_provider") if e.dist and e.dist.name == DISTRIBUTION
+    ]
+    assert entry.load() is get_provider_info
+    assert get_provider_info()["package-name"] == DISTRIBUTION
+    assert version(DISTRIBUTION) == airflow_provider_timextender.__version__
+
+
+def _classes(info: dict[str, Any]) -> list[str]:
+    return [info["connection-types"][0]["hook-class-name"], *info["extra-links"]]
+
+
+def test_every_name_in_provider_info_exists() -> None:
+    info = get_provider_info()
+    for kind in ("hooks", "operators", "sensors"):
+        for entry in info[kind]:
+            assert all(find_spec(module) for module in entry["python-modules"])
+    for path in _classes(info):
+        module, name = path.rsplit(".", 1)
+        assert hasattr(__import__(module, fromlist=[name]), name)
+    links = {f"{type(k).__module__}.{type(k).__name__}" for k in ExecuteJobOperator.operator_extra_links}
+    assert links == set(info["extra-links"])
+
+
+def test_r39_names_that_users_store_or_type_are_frozen() -> None:
+    assert TimeXtenderHook.conn_type == "timextender"
+    assert TimeXtenderHook.default_conn_name == "timextender_default"
+    assert ExecuteJobOperator(task_id="t").timextender_conn_id == "timextender_default"
+
+
+def loaded_by(statement: str) -> set[str]:
+    script = f"import sys\n{statement}\nprint('loaded:', *sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("loaded: ")]
+    return set(line.split()[1:])
+
+
+HTTP = ("requests", "urllib3", "aiohttp", "httpx", "http.client", "http.cookiejar")
+
+
+@pytest.mark.parametrize("module", ["operators", "sensors", "hooks"])
+def test_parsing_a_dag_loads_no_http_library(module: str) -> None:
+    base = "import airflow.sdk, airflow.sdk.bases.sensor" if find_spec("airflow.sdk") else "import airflow.models"
+    extra = loaded_by(f"{base}\nimport airflow_provider_timextender.{module}") - loaded_by(base)
+    assert f"airflow_provider_timextender.{module}" in extra
+    assert not [name for name in extra if name in HTTP or name.split(".")[0] in HTTP]
+
+
+def test_discovering_the_provider_imports_no_airflow() -> None:
+    loaded = loaded_by("import airflow_provider_timextender.provider_info")
+    assert not {name for name in loaded if name.split(".")[0] == "airflow"}
+
+
+def test_the_pure_rooms_import_the_standard_library_only() -> None:
+    loaded = loaded_by("import airflow_provider_timextender.verdict, airflow_provider_timextender.connection")
+    before = loaded_by("")
+    strangers = {n.split(".")[0] for n in loaded - before} - sys.stdlib_module_names
+    assert strangers == {"airflow_provider_timextender"}
+
+
+def test_json_names_and_paths_of_the_api_stand_in_one_place() -> None:
+    names = (
+        "TriggerId|JobId|StartTime|EndTime|ExecutionLogs|ErrorMessage|LogEntries|JobStatus\"|Timestamp"
+        "|/public/|\"State\"|\"Severity\"|\"Logs\""
+    )
+    found = {
+        file.relative_to(PACKAGE).parts[0]
+        for file in PACKAGE.rglob("*.py")
+        if re.search(names, file.read_text())
+    }
+    assert found == {"api.py", "simulator"}
+
+
+def test_what_is_imported_is_declared() -> None:
+    declared = {re.split(r"[<>=\[; ]", r)[0] for r in requires(DISTRIBUTION) or [] if "extra ==" not in r}
+    assert declared == {
+        "apache-airflow", "apache-airflow-providers-common-compat", "requests", "tenacity"
+    }  # fmt: skip
