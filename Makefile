@@ -42,7 +42,7 @@ build: $(INSTALLED) ## Build the wheel and the sdist, and install the wheel in a
 	$(BIN)/python -m build --installer uv --outdir dist
 	$(PYTHON) -m venv --clear $(VENV)/clean
 	$(BIN)/uv pip install --quiet --python $(VENV)/clean/bin/python --constraint constraints/dev.txt dist/*.whl
-	AIRFLOW_HOME=$$(mktemp -d) $(VENV)/clean/bin/airflow providers get airflow-provider-timextender --output yaml
+	AIRFLOW_HOME=$(CURDIR)/$(VENV)/clean/home $(VENV)/clean/bin/airflow providers get airflow-provider-timextender --output yaml
 
 check: lint types test docs build ## All of the above
 

@@ -97,6 +97,7 @@ class Narrator:
         self._in_error = False
 
     def __call__(self, line: str) -> None:
+        """Take one line of the output."""
         if match := PROVIDER_LINE.match(line):
             print(f"  {match[1]:<8} {match[2]}", flush=True)
         starts = ERROR_LINE.match(line) is not None

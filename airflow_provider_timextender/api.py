@@ -624,8 +624,8 @@ def error_for(answer: Answer) -> TimeXtenderError:
     if 300 <= answer.status < 400:
         host = _HOST.match(answer.headers.get("location", ""))
         hint = (
-            f"It redirects to {_short(host[1]) if host else 'another path'}, and redirects are not followed, so that the API key "
-            "stays with its host. Check the Domain of the connection."
+            f"It redirects to {_short(host[1]) if host else 'another path'}, and redirects are not "
+            "followed, so that the API key stays with its host. Check the Domain of the connection."
         )
     elif answer.status in (401, 403):
         hint = "The API key was refused. Check the API key (password) of the connection."

@@ -119,6 +119,10 @@ class TaskInstance:
         return self.first_reschedule
 
 
+def context_of(ti: TaskInstance) -> Any:
+    return {"ti": ti}
+
+
 @pytest.fixture
 def ti() -> TaskInstance:
     return TaskInstance()
@@ -127,4 +131,4 @@ def ti() -> TaskInstance:
 @pytest.fixture
 def context(ti: TaskInstance) -> Any:
     """The part of a task's context that is used."""
-    return {"ti": ti}
+    return context_of(ti)

@@ -404,14 +404,15 @@ JSON = st.recursive(
 
 @given(JSON, st.sampled_from([200, 201, 204, 301, 400, 401, 404, 429, 500, 503]))
 def test_r14_whatever_comes_is_read_or_ends_in_one_of_our_errors(data: Any, status: int) -> None:
-    for call in (
+    calls: tuple[api.Call[Any], ...] = (
         api.list_jobs(),
         api.execute_job(JOB),
         api.job_status(JOB),
         api.all_job_statuses(),
         api.job_logs(JOB),
         api.job_logs(JOB, TRIGGER),
-    ):
+    )
+    for call in calls:
         try:
             read(call, answer(data, status), Vocabulary())
         except errors.TimeXtenderError as error:

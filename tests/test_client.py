@@ -103,7 +103,7 @@ def test_r09_gives_up_with_the_last_error_after_max_unreachable(
     simulator: Simulator, make: Callable[..., Client]
 ) -> None:
     simulator.fault("jobs", always=Fault("status", status=503, body="in maintenance"))
-    with pytest.raises(errors.ServerError, match="HTTP 503.*in maintenance"):
+    with pytest.raises(errors.ServerError, match=r"HTTP 503.*in maintenance"):
         make(max_unreachable=0.1).read(api.list_jobs())
     assert 2 <= simulator.count("jobs") <= 11
 
@@ -122,7 +122,7 @@ def test_r18_a_silent_server_is_an_error_within_the_timeout(
 ) -> None:
     simulator.fault("jobs", always=Fault("silence"))
     began = time.monotonic()
-    with pytest.raises(errors.Unreachable, match="no answer.*timed out"):
+    with pytest.raises(errors.Unreachable, match=r"no answer.*timed out"):
         make(max_unreachable=0.1, timeout=0.2).read(api.list_jobs())
     assert time.monotonic() - began < 10
 
@@ -386,7 +386,7 @@ def test_r36_a_certificate_that_is_not_trusted_is_a_clear_error_at_once(
 ) -> None:
     carrier = make(base_url=f"https://127.0.0.1:{https.server_port}")
     for carry in (carrier.read, carrier.submit):
-        with pytest.raises(errors.BadCertificate, match="not trusted.*Nothing was sent.*`verify`"):
+        with pytest.raises(errors.BadCertificate, match=r"not trusted.*Nothing was sent.*`verify`"):
             carry(api.list_jobs())
     assert https.seen == []
 

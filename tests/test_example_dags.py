@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Iterator
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +34,9 @@ def any_shape(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.fixture(scope="session")
 def dags(airflow_db: None) -> Any:
-    try:
-        from airflow.dag_processing.dagbag import DagBag
-    except ImportError:
-        from airflow.models.dagbag import DagBag
-
-    bag = DagBag(str(EXAMPLE_DAGS))
+    new, old = "airflow.dag_processing.dagbag", "airflow.models.dagbag"
+    module = import_module(new if find_spec(new) else old)
+    bag = module.DagBag(str(EXAMPLE_DAGS))
     assert bag.import_errors == {}
     assert sorted(bag.dags) == DAGS
     return bag.dags
@@ -72,7 +72,9 @@ def test_every_example_is_expected() -> None:
 
 
 @pytest.mark.parametrize("dag_id", DAGS)
-def test_each_example_gives_the_same_in_every_wire_shape(dags: Any, any_shape: Simulator, dag_id: str) -> None:
+def test_each_example_gives_the_same_in_every_wire_shape(
+    dags: Any, any_shape: Simulator, dag_id: str
+) -> None:
     state, states, xcoms = run(dags[dag_id])
     assert state == "success"
     assert states == dict.fromkeys(EXPECTED[dag_id], "success")
@@ -132,7 +134,7 @@ def test_the_demonstration_tells_people_what_happened(
     fail: list[str], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.argv", ["demo.py", *fail])
-    monkeypatch.setattr(demo.os, "environ", dict(demo.os.environ))
+    monkeypatch.setattr("os.environ", dict(os.environ))
     assert demo.main() == bool(fail)
     shown = capfd.readouterr().out
     for part in ("Jobs found:", "Queued TimeXtender job 'Load sales'", "pending", "running", "Task states:"):

@@ -54,7 +54,8 @@ def test_all_endpoints_give_the_same_in_every_wire_shape(simulator: Simulator) -
     }
     assert [log.severity for log in execution.logs] == ["info"] * 3 + ["warning"]
     assert list(hook.iter_job_logs(load.id, receipt.trigger_id)) == list(execution.logs)
-    json.dumps([*map(lambda o: o.to_dict(), [*hook.get_jobs(), receipt, execution, *execution.logs])])
+    results: list[Any] = [*hook.get_jobs(), receipt, execution, *execution.logs]
+    json.dumps([result.to_dict() for result in results])
 
 
 def test_iter_job_logs_of_a_whole_job_and_of_no_execution(simulator: Simulator) -> None:
@@ -79,7 +80,7 @@ def test_r38_no_or_several_matches(simulator: Simulator) -> None:
     simulator.world.jobs[twin.id] = twin
     with pytest.raises(errors.InvalidInput, match="2 jobs are named 'load'"):
         hook.get_job(job_name="load")
-    with pytest.raises(errors.InvalidInput, match="No job is named 'Load'. Jobs: 'load'"):
+    with pytest.raises(errors.InvalidInput, match=r"No job is named 'Load'\. Jobs: 'load'"):
         hook.get_job(job_name="Load")
     with pytest.raises(errors.InvalidInput, match="no job with the id 2222"):
         hook.get_job("22222222-2222-2222-2222-222222222222")

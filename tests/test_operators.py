@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout
 
-from airflow_provider_timextender import errors, operators
+from airflow_provider_timextender import errors
 from airflow_provider_timextender.hooks import TimeXtenderHook
 from airflow_provider_timextender.operators import (
     MAX_XCOM_BYTES,
@@ -22,7 +22,7 @@ from airflow_provider_timextender.operators import (
 )
 from airflow_provider_timextender.simulator import Fault, Job, Simulator
 
-from .conftest import API_KEY, TaskInstance
+from .conftest import API_KEY, TaskInstance, context_of
 
 pytestmark = pytest.mark.usefixtures("_task_log")
 
@@ -103,7 +103,7 @@ def test_r08_after_a_failed_job_another_try_submits_anew(simulator: Simulator, c
     with pytest.raises(errors.JobFailed):
         wait().execute(context)
     simulator.job("load").outcome = "succeeded"
-    returned = wait().execute({"ti": TaskInstance()})
+    returned = wait().execute(context_of(TaskInstance()))
     assert returned == simulator.world.executions[1].trigger_id
     assert simulator.count("execute") == 2
 
@@ -329,7 +329,9 @@ def test_r19_one_look_per_interval_and_one_line_per_change(
 
 
 def test_r33_the_link_reads_what_the_task_stored(mocker: Any) -> None:
-    get = mocker.patch.object(operators.XCom, "get_value", return_value="https://portal.example/x")
+    get = mocker.patch(
+        "airflow_provider_timextender.operators.XCom.get_value", return_value="https://portal.example/x"
+    )
     link = TimeXtenderJobLink()
     key: Any = object()
     assert link.get_link(execute(), ti_key=key) == "https://portal.example/x"
@@ -338,7 +340,7 @@ def test_r33_the_link_reads_what_the_task_stored(mocker: Any) -> None:
 
 @pytest.mark.parametrize("stored", [None, RuntimeError("no such XCom")])
 def test_r33_the_link_never_raises(mocker: Any, stored: Any) -> None:
-    mocker.patch.object(operators.XCom, "get_value", side_effect=[stored])
+    mocker.patch("airflow_provider_timextender.operators.XCom.get_value", side_effect=[stored])
     key: Any = object()
     assert TimeXtenderJobLink().get_link(execute(), ti_key=key) == ""
 

@@ -82,7 +82,11 @@ HTTP = ("requests", "urllib3", "aiohttp", "httpx", "http.client", "http.cookieja
 
 @pytest.mark.parametrize("module", ["operators", "sensors", "hooks"])
 def test_parsing_a_dag_loads_no_http_library(module: str) -> None:
-    base = "import airflow.sdk, airflow.sdk.bases.sensor" if find_spec("airflow.sdk") else "import airflow.models"
+    base = (
+        "import airflow.sdk, airflow.sdk.bases.sensor"
+        if find_spec("airflow.sdk")
+        else "import airflow.models"
+    )
     extra = loaded_by(f"{base}\nimport airflow_provider_timextender.{module}") - loaded_by(base)
     assert f"airflow_provider_timextender.{module}" in extra
     assert not [name for name in extra if name in HTTP or name.split(".")[0] in HTTP]
@@ -102,8 +106,8 @@ def test_the_pure_rooms_import_the_standard_library_only() -> None:
 
 def test_json_names_and_paths_of_the_api_stand_in_one_place() -> None:
     names = (
-        "TriggerId|JobId|StartTime|EndTime|ExecutionLogs|ErrorMessage|LogEntries|JobStatus\"|Timestamp"
-        "|/public/|\"State\"|\"Severity\"|\"Logs\""
+        'TriggerId|JobId|StartTime|EndTime|ExecutionLogs|ErrorMessage|LogEntries|JobStatus"|Timestamp'
+        '|/public/|"State"|"Severity"|"Logs"'
     )
     found = {
         file.relative_to(PACKAGE).parts[0]

@@ -23,7 +23,7 @@ from airflow_provider_timextender.hooks import TimeXtenderHook
 from airflow_provider_timextender.sensors import JobStatusSensor
 from airflow_provider_timextender.simulator import Fault, Simulator
 
-from .conftest import TaskInstance
+from .conftest import TaskInstance, context_of
 
 pytestmark = pytest.mark.usefixtures("_task_log")
 
@@ -41,7 +41,7 @@ def run(ti: TaskInstance, **arguments: Any) -> Any:
     began = datetime.now(timezone.utc)
     while True:
         try:
-            return sensor(**arguments).execute({"ti": ti})
+            return sensor(**arguments).execute(context_of(ti))
         except AirflowRescheduleException as again:
             ti.first_reschedule = began
             time.sleep(max(0, (again.reschedule_date - datetime.now(timezone.utc)).total_seconds()))
@@ -55,7 +55,9 @@ def mode(request: pytest.FixtureRequest) -> Any:
 # --- with a trigger id ---
 
 
-def test_success_is_a_dict_with_what_the_execution_was(simulator: Simulator, ti: TaskInstance, mode: str) -> None:
+def test_success_is_a_dict_with_what_the_execution_was(
+    simulator: Simulator, ti: TaskInstance, mode: str
+) -> None:
     execution = simulator.run("load")
     result = run(ti, trigger_id=execution.trigger_id, mode=mode)
     assert result == {
@@ -131,7 +133,9 @@ def test_r26_finished_before_the_first_look(simulator: Simulator, ti: TaskInstan
         run(ti, trigger_id=bad.trigger_id, mode=mode)
 
 
-def test_r02_it_ends_within_two_polls_of_its_own_end(simulator: Simulator, ti: TaskInstance, mode: str) -> None:
+def test_r02_it_ends_within_two_polls_of_its_own_end(
+    simulator: Simulator, ti: TaskInstance, mode: str
+) -> None:
     job = simulator.job("load")
     job.duration = 30
     simulator.run("load")
@@ -141,7 +145,9 @@ def test_r02_it_ends_within_two_polls_of_its_own_end(simulator: Simulator, ti: T
     assert len([r for r in simulator.requests if r.route == "status" and r.at > ours.ended]) <= 2
 
 
-def test_r02_another_execution_that_succeeds_is_not_ours(simulator: Simulator, ti: TaskInstance, mode: str) -> None:
+def test_r02_another_execution_that_succeeds_is_not_ours(
+    simulator: Simulator, ti: TaskInstance, mode: str
+) -> None:
     simulator.job("load").outcome = "failed"
     ours = simulator.run("load")
     simulator.job("load").outcome = "succeeded"
@@ -170,7 +176,9 @@ def test_r31_the_log_of_a_failure_is_in_the_task_log(
 # --- Airflow's own options ---
 
 
-def test_silent_fail_ignores_failed_looks_and_not_a_failed_job(simulator: Simulator, ti: TaskInstance) -> None:
+def test_silent_fail_ignores_failed_looks_and_not_a_failed_job(
+    simulator: Simulator, ti: TaskInstance
+) -> None:
     simulator.job("load").outcome = "failed"
     simulator.fault("status", *[Fault("status", status=401)] * 3)
     with pytest.raises(errors.JobFailed):
@@ -326,5 +334,5 @@ def test_without_memory_it_looks_twice_before_it_says_never_started(
     simulator.job("load").outcome = "never starts"
     trigger_id = simulator.run("load").trigger_id
     with pytest.raises(errors.JobNeverStarted):
-        sensor(trigger_id=trigger_id, mode="reschedule").execute({"ti": ti})
+        sensor(trigger_id=trigger_id, mode="reschedule").execute(context_of(ti))
     assert look.call_count == 2

@@ -20,7 +20,11 @@ from .conftest import API_KEY
 
 def ask(simulator: Simulator, path: str, method: str = "GET", **headers: str) -> requests.Response:
     return requests.request(
-        method, simulator.url + path, headers={"x-api-key": API_KEY, **headers}, timeout=2, allow_redirects=False
+        method,
+        simulator.url + path,
+        headers={"x-api-key": API_KEY, **headers},
+        timeout=2,
+        allow_redirects=False,
     )
 
 
@@ -36,7 +40,7 @@ def test_the_documented_life_of_an_execution(simulator: Simulator) -> None:
     assert get(simulator, f"{path}/status") == {"JobId": job.id, "Status": "Idle"}
     receipt = ask(simulator, f"{path}/execute", "POST").json()
     assert set(receipt) == {"JobId", "Message", "TriggerId"}
-    seen = []
+    seen: list[str] = []
     while not seen or seen[-1] != "Idle":
         status = get(simulator, f"{path}/status")["Status"]
         if not seen or seen[-1] != status:
@@ -173,7 +177,9 @@ def test_unknown_words(simulator: Simulator) -> None:
 def test_every_request_is_recorded(simulator: Simulator) -> None:
     with requests.Session() as session:
         for _ in range(2):
-            session.get(simulator.url + "/public/jobs", headers={"x-api-key": API_KEY, "X-Mark": "7"}, timeout=2)
+            session.get(
+                simulator.url + "/public/jobs", headers={"x-api-key": API_KEY, "X-Mark": "7"}, timeout=2
+            )
     ask(simulator, "/nowhere")
     assert [r.route for r in simulator.requests] == ["jobs", "jobs", "unknown"]
     first, second, third = simulator.requests

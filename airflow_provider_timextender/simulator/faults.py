@@ -17,7 +17,8 @@ class Fault:
         for an array and the reverse), ``unknown word`` (for statuses and states), ``redirect``, ``body``
         (this very body).
     :ivar taken: the request takes effect before its answer is spoilt.
-    :ivar status: for ``status`` (503 unless given), ``redirect`` (302) and ``body`` (200). :ivar body: for ``status`` and ``body``.
+    :ivar status: for ``status`` (503 unless given), ``redirect`` (302) and ``body`` (200).
+    :ivar body: for ``status`` and ``body``.
     :ivar retry_after: for ``status``: the header's value. :ivar location: for ``redirect``.
     :ivar word: for ``unknown word``.
     """

@@ -1,0 +1,147 @@
+"""Every snippet of the documentation is run here, or is a part of a file that is."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_provider_timextender import connection
+from airflow_provider_timextender.hooks import TimeXtenderHook
+from airflow_provider_timextender.operators import ExecuteJobOperator
+from airflow_provider_timextender.sensors import JobStatusSensor
+from airflow_provider_timextender.simulator import Fault, Job, Simulator
+
+ROOT = Path(__file__).parent.parent
+DOCS = sorted(ROOT.glob("docs/*.md"))
+
+
+def test_hook_snippet(timextender_simulator: Simulator) -> None:
+    # [hook: begin]
+    hook = TimeXtenderHook("timextender_default")
+
+    job = hook.get_job(job_name="Load sales")
+    submission = hook.execute_job(job.id)
+    status = hook.get_job_status(job.id)  # of the job, not of this execution
+
+    for execution in hook.get_job_logs(job.id, submission.trigger_id):
+        print(execution.state, execution.duration)
+    for log in hook.iter_job_logs(job.id):
+        print(log.time, log.severity, log.message)
+
+    statuses = [status.to_dict() for status in hook.get_all_job_statuses()]
+    # [hook: end]
+    assert status.state is not None
+    assert len(statuses) == 3
+
+
+# [testing: begin]
+def test_the_load_is_started_once(timextender_simulator, context):
+    timextender_simulator.job("Load sales").duration = 0.1
+
+    trigger_id = ExecuteJobOperator(
+        task_id="load", job_name="Load sales", wait_for_completion=True, poll_interval=0.1
+    ).execute(context)  # or run your whole DAG with dag.test()
+
+    assert timextender_simulator.count("execute") == 1
+    assert trigger_id == timextender_simulator.world.executions[0].trigger_id
+
+
+# [testing: end]
+
+
+# [context manager: begin]
+def test_a_load_that_a_person_started(monkeypatch, context):
+    with Simulator([Job("Load HR", duration=0.2, warnings=1)]) as simulator:
+        monkeypatch.setenv("AIRFLOW_CONN_TIMEXTENDER_HR", simulator.connection_json())
+        simulator.run("Load HR", by="hand")
+
+        result = JobStatusSensor(
+            task_id="wait", job_name="Load HR", timextender_conn_id="timextender_hr", poke_interval=0.1
+        ).execute(context)
+
+    assert result["state"] == "idle"
+
+
+# [context manager: end]
+
+
+# [faults: begin]
+def test_a_lost_reply_does_not_start_the_load_again(timextender_simulator, context):
+    timextender_simulator.fault("execute", Fault("reset", taken=True))
+
+    with pytest.raises(AirflowFailException, match="SubmissionUncertain"):
+        ExecuteJobOperator(task_id="load", job_name="Load sales").execute(context)
+
+    assert timextender_simulator.count("execute") == 1
+
+
+# [faults: end]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+EXTRAS = blocks(ROOT / "docs/connection.md", "json")
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_each_extra_that_is_shown_is_accepted(extra: str) -> None:
+    class Fields:
+        conn_id = "tx"
+        host = port = schema = None
+        password = "key"
+
+    fields: Any = Fields()
+    fields.extra = extra
+    found = connection.settings(fields)
+    given = json.loads(extra)
+    for words in given.get("vocabulary", {}).get("states", {}).items():
+        meaning, spellings = words
+        for word in spellings if isinstance(spellings, list) else [spellings]:
+            assert found.vocabulary.meaning("states", word) == meaning
+
+
+def test_the_readmes_connection_is_one() -> None:
+    (line,) = re.findall(r"AIRFLOW_CONN_TIMEXTENDER_DEFAULT='(.*)'", (ROOT / "README.md").read_text())
+    assert json.loads(line)["conn_type"] == "timextender"
+
+
+def test_the_readmes_dag_is_an_example_that_is_run() -> None:
+    (dag,) = blocks(ROOT / "README.md", "python")
+    source = (ROOT / "example_dags/example_timextender_run_job.py").read_text()
+    assert dag == source[source.index("from airflow.providers") :]
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
+def test_other_python_is_included_from_files_that_are_run(page: Path) -> None:
+    plain = [block for block in blocks(page, "python") if not block.startswith("pytest_plugins = ")]
+    assert plain == []
+    for target in re.findall(r"```{literalinclude} (\S+)", page.read_text()):
+        assert (page.parent / target).is_file()
+
+
+def test_make_targets_and_options_that_are_shown_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for page in [*DOCS, ROOT / "README.md"]:
+        for line in re.findall(r"^make (\w+)", page.read_text(), re.MULTILINE):
+            assert re.search(rf"^{line}:", makefile, re.MULTILINE), (page, line)
+
+
+def _numbers(text: str) -> set[str]:
+    return {f"R{int(number)}" for number in re.findall(r"R(\d+)\b", text)}
+
+
+def test_each_guarantee_has_tests_that_carry_its_number_and_the_reverse() -> None:
+    tested = set()
+    for file in ROOT.glob("tests/test_*.py"):
+        for name in re.findall(r"def (test_r\d\w+)", file.read_text()):
+            tested |= _numbers(name.upper().replace("_", " "))
+    page = (ROOT / "docs/guarantees.md").read_text()
+    rows = {row.split("|")[1].strip() for row in page.splitlines() if row.startswith("| R")}
+    assert rows == tested
