@@ -114,6 +114,12 @@ def test_r11_a_late_start_and_a_late_log_are_waited_for(simulator: Simulator, co
     wait().execute(context)
 
 
+def test_r11_a_404_for_a_log_that_is_not_there_yet_is_waited_for(simulator: Simulator, context: Any) -> None:
+    simulator.fault("execution logs", *[Fault("status", status=404)] * 2)
+    wait().execute(context)
+    assert simulator.count("execution logs") >= 3
+
+
 def test_r11_a_late_log_after_a_long_execution_is_no_never_started(
     simulator: Simulator, context: Any
 ) -> None:

@@ -122,3 +122,17 @@ def test_what_is_imported_is_declared() -> None:
     assert declared == {
         "apache-airflow", "apache-airflow-providers-common-compat", "requests", "tenacity"
     }  # fmt: skip
+
+
+def test_r35_airflow_knows_the_form_even_if_the_hook_cannot_be_imported() -> None:
+    script = (
+        "import sys; sys.modules['airflow_provider_timextender.hooks'] = None; "
+        "from airflow.providers_manager import ProvidersManager as P; p = P(); "
+        "prefix = 'extra__timextender__'; "
+        "names = [k.removeprefix(prefix) for k in p.connection_form_widgets if k.startswith(prefix)]; "
+        "print('form:', *names, p.field_behaviours['timextender']['relabeling']['password'])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("form: ")]
+    fields = get_provider_info()["connection-types"][0]["conn-fields"]
+    assert line == " ".join(["form:", *fields, "API Key"])
