@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import json
 import re
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from enum import Enum
+from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
 from airflow_provider_timextender.errors import (
@@ -149,7 +151,10 @@ _SECTIONS: Mapping[str, Mapping[str, Names]] = {
 }
 
 
+@lru_cache(maxsize=4096)
 def _fold(word: str) -> str:
+    if re.fullmatch(r"\s*-?\d+\s*", word):  # in a code, the sign means something
+        return word.strip()
     return re.sub(r"[\s_-]", "", word).lower()
 
 
@@ -190,13 +195,15 @@ class Vocabulary:
             _refuse_shared_words(section, merged[section])
         return replace(self, spellings=merged)
 
+    def members(self, obj: Mapping[str, Any], entry: str) -> list[Any]:
+        """Return all that a JSON object holds for a logical field, in the order of preference."""
+        spellings = list(map(_fold, self.spellings["fields"][entry]))
+        found = [(_fold(name), value) for name, value in obj.items() if value is not None]
+        return [value for spelling in spellings for name, value in found if name == spelling]
+
     def member(self, obj: Mapping[str, Any], entry: str) -> Any:
         """Return what a JSON object holds for a logical field, ``None`` if it holds nothing."""
-        folded = {_fold(name): value for name, value in reversed(list(obj.items()))}
-        for spelling in self.spellings["fields"][entry]:
-            if (value := folded.get(_fold(spelling))) is not None:
-                return value
-        return None
+        return next(iter(self.members(obj, entry)), None)
 
     def meaning(self, section: str, word: Any) -> str | None:
         """Return the entry of a section under which a word or code stands, ``None`` if none."""
@@ -217,7 +224,7 @@ def _known(name: Any, table: Mapping[str, Any], where: str) -> None:
 def _spellings(given: Any, where: str) -> tuple[str, ...]:
     values = given if isinstance(given, list) else [given]
     for value in values:
-        if isinstance(value, bool) or not isinstance(value, (str, int)) or not str(value).strip():
+        if isinstance(value, bool) or not isinstance(value, (str, int)) or not _fold(str(value)):
             raise InvalidInput(f"{where} takes names or whole numbers, not {_short(value)}.")
     if not values:
         raise InvalidInput(f"{where} is an empty list; name at least one spelling.")
@@ -449,7 +456,8 @@ class _Reader:
 
     def text(self, obj: Mapping[str, Any], entry: str) -> str | None:
         value = self.get(obj, entry)
-        return None if value is None else str(value)
+        # JSON can hold half of a surrogate pair, which no log and no database can.
+        return None if value is None else str(value).encode(errors="replace").decode()
 
     def needed_guid(self, obj: Mapping[str, Any], entry: str) -> str:
         value = self.get(obj, entry)
@@ -465,10 +473,13 @@ class _Reader:
 
     def meaning(self, obj: Mapping[str, Any], entry: str, section: str) -> tuple[str | None, str | None]:
         """Return the meaning of a word, or None and the problem with it."""
-        word = self.get(obj, entry)
-        if word is None or word == "":
+        words = [word for word in self.vocabulary.members(obj, entry) if word != ""]
+        if not words:
             return None, self.missing(obj, entry)
-        if meaning := self.vocabulary.meaning(section, word):
+        word, meaning = words[0], self.vocabulary.meaning(section, words[0])
+        if {meaning, *(self.vocabulary.meaning(section, other) for other in words)} - {meaning, None}:
+            return None, f"{entry} is told in several ways that contradict each other: {_short(words)}."
+        if meaning is not None:
             return meaning, None
         table = self.vocabulary.spellings[section].items()
         known = "; ".join(f"{entry}: {', '.join(words)}" for entry, words in table)
@@ -518,15 +529,18 @@ def _log(obj: Mapping[str, Any], reader: _Reader) -> Log:
 def _execution(obj: Mapping[str, Any], reader: _Reader, job_id: str) -> Execution:
     logs = tuple(_log(item, reader) for item in reader.objects(reader.get(obj, "execution.logs")))
     state, problem = reader.meaning(obj, "execution.state", "states")
-    # The trigger id is "attached to the created logs" (documented); whether the execution itself
-    # carries it too is not said. Where it does, that decides.
-    own = _trigger_id(reader.get(obj, "execution.trigger_id"))
+    end = reader.get(obj, "execution.end")
+    if state is None and parse_time(end) is None and not _is_no_time(end):
+        raise ContractError(
+            f"{reader.where}: an execution has the end {_short(end)}, which is no ISO 8601 time, and it is "
+            f"not known how it ended: {problem}"
+        )
     return Execution(
         job_id=job_id,
-        trigger_id=own or next((log.trigger_id for log in logs if log.trigger_id), None),
+        trigger_id=_trigger_id_of(reader.get(obj, "execution.trigger_id"), logs),
         state=ExecutionState(state) if state else None,
         start=parse_time(reader.get(obj, "execution.start")),
-        end=parse_time(reader.get(obj, "execution.end")),
+        end=parse_time(end),
         message=reader.text(obj, "execution.message"),
         logs=logs,
         problem=problem,
@@ -534,8 +548,26 @@ def _execution(obj: Mapping[str, Any], reader: _Reader, job_id: str) -> Executio
     )
 
 
+def _is_no_time(value: Any) -> bool:
+    """Tell whether a value says "not yet": nothing, or the year 1 of .NET."""
+    return value is None or not str(value).strip() or str(value).startswith("0001-")
+
+
 def _trigger_id(value: Any) -> str | None:
-    return None if value is None else str(value).lower()
+    """Return a trigger id in the one spelling that is compared; what is no guid is kept as it is."""
+    if value is None:
+        return None
+    try:
+        return str(uuid.UUID(str(value).strip()))
+    except ValueError:
+        return str(value)
+
+
+def _trigger_id_of(own: Any, logs: Sequence[Log]) -> str | None:
+    # The trigger id is "attached to the created logs" (documented); whether the execution itself carries it
+    # too is not said. Where it does, that decides, unless it is the blank one that stands for none.
+    ids = [id_ for id_ in (_trigger_id(own), *(log.trigger_id for log in logs)) if id_ is not None]
+    return next((id_ for id_ in ids if id_ != BLANK_GUID), next(iter(ids), None))
 
 
 # --- calls ----------------------------------------------------------------------------------------
@@ -543,11 +575,15 @@ def _trigger_id(value: Any) -> str | None:
 
 @dataclass(frozen=True)
 class Call(Generic[T]):
-    """One request as a value: what to send, and how to understand the answer."""
+    """One request as a value: what to send, and how to understand the answer.
+
+    :ivar absent: makes what a 404 stands for, ``None`` where it is an error.
+    """
 
     method: str
     path: str
     parse: Callable[[Any, _Reader], T] = field(repr=False)
+    absent: Callable[[], T] | None = field(repr=False, default=None)
 
 
 def list_jobs() -> Call[list[Job]]:
@@ -592,9 +628,20 @@ def job_logs(job_id: str, trigger_id: str | None = None) -> Call[list[Execution]
         # An execution that the filtered answer shows without any trigger id is taken as the one asked
         # for, as the endpoint is documented to filter; one with another id never is.
         found = [_execution(obj, reader, job_id) for obj in reader.objects(data)]
+        for execution in found:
+            if execution.trigger_id is not None and not _GUID.fullmatch(execution.trigger_id):
+                raise ContractError(
+                    f"{reader.where}: an execution has the trigger id {_short(execution.trigger_id)}, "
+                    "which is no guid, so that it cannot be told whose it is."
+                )
         return [replace(e, trigger_id=wanted) for e in found if e.trigger_id in (wanted, None)]
 
     return Call("GET", f"{path}/{wanted}", parse)
+
+
+def awaited_execution(job_id: str, trigger_id: str) -> Call[list[Execution]]:
+    """The execution under a trigger id, which may not show yet: a 404 means that, too."""
+    return replace(job_logs(job_id, trigger_id), absent=list)
 
 
 def read(call: Call[T], answer: Answer, vocabulary: Vocabulary) -> T:
@@ -604,21 +651,28 @@ def read(call: Call[T], answer: Answer, vocabulary: Vocabulary) -> T:
     :raises UnreadableAnswer: if the status is a success and the body is not JSON.
     :raises ContractError: if it is JSON, but not what the vocabulary describes.
     """
+    if answer.status == 404 and call.absent is not None:
+        return call.absent()
     if not 200 <= answer.status < 300:
         raise error_for(answer)
     try:
         data = None if answer.status == 204 else json.loads(answer.body)
+        return call.parse(data, _Reader(vocabulary, answer.where))
+    except ContractError as error:
+        error.args = (f"{error} The answer was HTTP {answer.status}: {excerpt(answer)}",)
+        raise
     except (ValueError, RecursionError):
         raise UnreadableAnswer(
             f"{answer.where}: HTTP {answer.status}, but the body is not JSON: {excerpt(answer)}"
         ) from None
-    return call.parse(data, _Reader(vocabulary, answer.where))
 
 
 def error_for(answer: Answer) -> TimeXtenderError:
     """Choose the error for an answer whose status is no success."""
     if answer.status == 429:
         return RateLimited(_said(answer, "Too many requests."), retry_after=_retry_after(answer))
+    if answer.status < 200 or answer.status in _UNFINISHED:
+        return ServerError(_said(answer, "It is no final answer."), retry_after=_retry_after(answer))
     if answer.status >= 500:
         return ServerError(_said(answer, "The server failed."), retry_after=_retry_after(answer))
     if 300 <= answer.status < 400:
@@ -635,6 +689,9 @@ def error_for(answer: Answer) -> TimeXtenderError:
         hint = "The request was refused."
     return Refused(_said(answer, hint), status=answer.status)
 
+
+_UNFINISHED = (408, 425, 499)
+"""Statuses with which a gateway gives up on a request that may have gone on."""
 
 _HOST = re.compile(r"(?:[a-z]+:)?//(?:[^/?#@]*@)?([^/?#]+)", re.IGNORECASE)
 
@@ -655,7 +712,7 @@ def _retry_after(answer: Answer) -> float | None:
         return float(value)
     try:
         wait = parsedate_to_datetime(value) - datetime.now(timezone.utc)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return max(0.0, wait.total_seconds())
 
@@ -665,7 +722,7 @@ def find_job(jobs: Sequence[Job], name: str) -> Job:
 
     :raises InvalidInput: if none or several have it; the message lists the candidates.
     """
-    matches = [job for job in jobs if job.name == name]
+    matches = [job for job in jobs if job.name == str(name)]
     if len(matches) == 1:
         return matches[0]
     if matches:

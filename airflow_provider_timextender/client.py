@@ -1,12 +1,21 @@
-"""The carrier of a call on a worker: the only place where sockets are opened."""
+"""The two carriers of a call, for workers and for the triggerer: the only place where sockets are opened.
+
+They differ in the library that they call, and share the rest: what is sent, which errors come of it, and when
+a read is repeated.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import math
+import os
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import requests
 import tenacity
@@ -27,6 +36,9 @@ from airflow_provider_timextender.errors import (
     Unreachable,
 )
 
+if TYPE_CHECKING:
+    import aiohttp
+
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
@@ -45,6 +57,20 @@ def _log_repeat(state: tenacity.RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
     pause = state.next_action.sleep if state.next_action else 0
     log.warning("Asking again in %.1f s: %s", pause, error)
+
+
+def _repeat_rule(max_unreachable: float) -> dict[str, Any]:
+    """Return when a read is repeated, for ``tenacity``."""
+    return {
+        "retry": tenacity.retry_if_exception(lambda e: isinstance(e, TimeXtenderError) and e.transient),
+        "wait": _wait,
+        "stop": tenacity.stop_before_delay(max_unreachable),
+        "before_sleep": _log_repeat,
+        "reraise": True,
+    }
+
+
+_HEADERS = {"Accept": "application/json", "User-Agent": f"airflow-provider-timextender/{__version__}"}
 
 
 class _ApiKey(AuthBase):
@@ -73,13 +99,8 @@ class Client:
         self._settings = settings
         self._auth = _ApiKey(settings)
         self._session = requests.Session()
-        self._repeat = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(lambda e: isinstance(e, TimeXtenderError) and e.transient),
-            wait=_wait,
-            stop=tenacity.stop_before_delay(max_unreachable),
-            before_sleep=_log_repeat,
-            reraise=True,
-        )
+        self._max_unreachable = max_unreachable
+        self._repeat = tenacity.Retrying(**_repeat_rule(max_unreachable))
 
     def __enter__(self) -> Client:
         return self
@@ -92,13 +113,15 @@ class Client:
     ) -> None:
         self._session.close()
 
-    def read(self, call: Call[T]) -> T:
+    def read(self, call: Call[T], *, patience: float = math.inf) -> T:
         """Carry a call that changes nothing, again and again while the error is a passing one.
 
+        :param patience: seconds for which it is repeated, if fewer than ``max_unreachable``.
         :raises TimeXtenderError: the last error, when ``max_unreachable`` is over or at once if
             repeating cannot help.
         """
-        answer: T = self._repeat(self._send, call, self._session)
+        limit = tenacity.stop_before_delay(min(patience, self._max_unreachable))
+        answer: T = self._repeat.copy(stop=limit)(self._send, call, self._session)
         return answer
 
     def submit(self, call: Call[T]) -> T:
@@ -140,53 +163,194 @@ class Client:
                 call.method,
                 url,
                 auth=self._auth,
-                headers={
-                    "Accept": "application/json",
-                    "User-Agent": f"airflow-provider-timextender/{__version__}",
-                },
+                headers=_HEADERS,
                 timeout=self._settings.timeout,
                 # Given here because a CA bundle from the environment overrides a session's `verify`.
                 verify=self._settings.verify,
                 proxies=dict(self._settings.proxies),
                 allow_redirects=False,
             )
-        except (requests.RequestException, OSError) as error:
-            failure = _failure(error, where)
+        except Exception as error:  # noqa: BLE001 - a library may raise anything for a strange answer
+            failure = _failure(error, where, self._settings)
         else:
-            return self._read(call, response, where)
+            return _read(
+                call, self._settings, where, response.status_code, response.headers, response.content
+            )
         # Raised out here, so that the request, whose headers hold the key, is not in its context.
         raise failure
 
-    def _read(self, call: Call[T], response: requests.Response, where: str) -> T:
-        key = self._settings.api_key
-        body = response.content
-        if not response.ok:  # a server may quote the key that it refuses
-            body = body.replace(key.encode(), b"***")
-        headers = {name.lower(): value for name, value in response.headers.items()}
+
+CONNECTIONS = 2
+"""How many connections an :class:`AsyncClient` has open at the same time, at most."""
+
+_LARGE = 64 * 1024
+"""Bytes of an answer from which on it is parsed in a thread, as it would hold up the event loop."""
+
+
+class AsyncClient:
+    """Carries calls that change nothing over one pooled ``aiohttp`` session, as :class:`Client` does.
+
+    :param settings: the checked connection.
+    :param max_unreachable: seconds for which a read that could not be served is repeated.
+    """
+
+    def __init__(self, settings: Settings, *, max_unreachable: float) -> None:
+        self.settings = settings
+        self._session: aiohttp.ClientSession | None = None
+        self._repeat = tenacity.AsyncRetrying(**_repeat_rule(max_unreachable))
+        self._proxy = _proxy_for(settings)
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def read(self, call: Call[T]) -> T:
+        """Carry a call, again and again while the error is a passing one.
+
+        :raises TimeXtenderError: as :meth:`Client.read`.
+        """
+        answer: T = await self._repeat(self._send, call)
+        return answer
+
+    async def _open(self) -> aiohttp.ClientSession:
+        import aiohttp
+
+        if self._session is None:
+            # A CA bundle is read from disk, which must not hold up the event loop.
+            trust = await asyncio.to_thread(_trust, self.settings.verify)
+            timeout = self.settings.timeout
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=CONNECTIONS, ssl=trust),
+                # The wait for a free connection of the pool is no fault of the server's, so it has no limit.
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeout, sock_read=timeout),
+                headers=_HEADERS,
+                # Nothing of one answer may show in the next request, nor anything of the environment:
+                # `trust_env` would also send the credentials of a .netrc.
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=False,
+            )
+        return self._session
+
+    async def _send(self, call: Call[T]) -> T:
+        settings = self.settings
+        url = f"{settings.base_url}{call.path}"
+        where = f"{call.method} {url}"
+        failure: Unreachable | InvalidInput
         try:
-            return read(call, Answer(where, response.status_code, headers, body), self._settings.vocabulary)
-        except TimeXtenderError as error:
-            error.args = tuple(str(arg).replace(key, "***") for arg in error.args)
-            raise
+            session = await self._open()
+            async with session.request(
+                call.method,
+                url,
+                headers={settings.api_key_header: settings.api_key},
+                proxy=self._proxy,
+                allow_redirects=False,
+            ) as response:
+                body = await response.read()
+        except Exception as error:  # noqa: BLE001 - as above
+            failure = _async_failure(error, where, settings)
+        else:
+            parse = partial(_read, call, settings, where, response.status, response.headers, body)
+            return await asyncio.to_thread(parse) if len(body) > _LARGE else parse()
+        # As in Client: raised out here, without the request in its context.
+        raise failure
 
 
-def _failure(error: Exception, where: str) -> Unreachable | InvalidInput:
-    if isinstance(error, ValueError) or not isinstance(error, requests.RequestException):
-        # What `requests` says before it opens a socket: an unusable URL, proxy or CA bundle.
-        return InvalidInput(f"{where}: {error}. Check the host, `proxies` and `verify` of the connection.")
+def _proxy_for(settings: Settings) -> str | None:
+    """Return the proxy that ``requests`` would take."""
+    found = {**requests.utils.get_environ_proxies(settings.base_url), **settings.proxies}
+    proxy: str | None = requests.utils.select_proxy(settings.base_url, found)
+    return proxy
+
+
+def _trust(verify: bool | str) -> ssl.SSLContext | bool:
+    """Return whom to trust, as ``requests`` does."""
+    if verify is False:
+        return False
+    if verify is True:
+        environment = (os.environ.get(name) for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"))
+        verify = next(filter(None, environment), None) or requests.utils.DEFAULT_CA_BUNDLE_PATH
+    if Path(verify).is_dir():
+        return ssl.create_default_context(capath=verify)
+    return ssl.create_default_context(cafile=verify)
+
+
+def _read(
+    call: Call[T], settings: Settings, where: str, status: int, headers: Mapping[str, str], body: bytes
+) -> T:
+    # A server may quote the key, and a message may quote a part of what it said.
+    body = body.replace(settings.api_key.encode(), b"***")
+    lowered = {name.lower(): value for name, value in headers.items()}
+    try:
+        return read(call, Answer(where, status, lowered, body), settings.vocabulary)
+    except TimeXtenderError as error:
+        error.args = tuple(str(arg).replace(settings.api_key, "***") for arg in error.args)
+        raise
+
+
+def _async_failure(error: Exception, where: str, settings: Settings) -> Unreachable | InvalidInput:
+    import aiohttp
+
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return _bad_certificate(where, error)
+    if isinstance(error, (aiohttp.InvalidURL, ssl.SSLError)) or _is_about_a_file(error):
+        return _unusable(where, error)
+    unsent = isinstance(
+        error, (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError, aiohttp.ConnectionTimeoutError)
+    )
+    return _unreachable(where, error, settings, sent=not unsent)
+
+
+def _failure(error: Exception, where: str, settings: Settings) -> Unreachable | InvalidInput:
     causes = list(_causes(error))
-    why = f"{where}: no answer ({type(causes[-1]).__name__}: {causes[-1]})."
+    last = causes[-1]
     if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
-        return BadCertificate(
-            f"{where}: the server's certificate is not trusted ({causes[-1]}). Nothing was sent. "
-            "Set the path of your CA bundle as `verify` in the extra of the connection."
-        )
+        return _bad_certificate(where, last)
+    if isinstance(error, _UNUSABLE) or _is_about_a_file(error) or "X509" in str(last):
+        # What is said before a socket is opened: an unusable URL, proxy or CA bundle.
+        return _unusable(where, error)
     unsent = isinstance(error, requests.ConnectTimeout) or any(
         # NameResolutionError is a NewConnectionError; a proxy that could not be reached is one too.
-        isinstance(cause, urllib3.NewConnectionError)
+        isinstance(cause, urllib3.NewConnectionError) or str(cause).startswith("Tunnel connection failed")
         for cause in causes
     )
-    return Unreachable(why, sent=not unsent)
+    return _unreachable(where, last, settings, sent=not unsent)
+
+
+_UNUSABLE = (
+    requests.exceptions.InvalidURL,  # a proxy's, too
+    requests.exceptions.InvalidSchema,
+    requests.exceptions.MissingSchema,
+    urllib3.LocationValueError,
+)
+
+
+def _is_about_a_file(error: Exception) -> bool:
+    plain = isinstance(error, OSError) and not isinstance(error, requests.RequestException)
+    return plain and type(error) in (OSError, FileNotFoundError, PermissionError, IsADirectoryError)
+
+
+def _unreachable(where: str, error: BaseException, settings: Settings, *, sent: bool) -> Unreachable:
+    said = str(error).replace(settings.api_key, "***")
+    return Unreachable(f"{where}: no answer ({type(error).__name__}: {said}).", sent=sent)
+
+
+def _unusable(where: str, error: Exception) -> InvalidInput:
+    return InvalidInput(f"{where}: {error}. Check the host, `proxies` and `verify` of the connection.")
+
+
+def _bad_certificate(where: str, error: BaseException) -> BadCertificate:
+    return BadCertificate(
+        f"{where}: the server's certificate is not trusted ({error}). Nothing was sent. "
+        "Set the path of your CA bundle as `verify` in the extra of the connection."
+    )
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -15,10 +16,12 @@ from airflow_provider_timextender.api import (
     Vocabulary,
 )
 from airflow_provider_timextender.errors import InvalidInput
-from airflow_provider_timextender.inputs import to_seconds
+from airflow_provider_timextender.inputs import to_bool, to_seconds
 
 DEFAULT_TIMEOUT = 30.0
 """Seconds to wait for a connection, and again for each piece of an answer."""
+
+MAX_TIMEOUT = 3600
 
 DEFAULT_PORTAL_URL = "https://portal.timextender.com"  # assumed
 
@@ -89,7 +92,7 @@ def _extra(text: str | None) -> dict[str, Any]:
         return {}
     try:
         extra = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidInput(f"the extra is not JSON: {error}.") from None
     if not isinstance(extra, dict):
         raise InvalidInput("the extra must be a JSON object.")
@@ -112,7 +115,9 @@ def _base_url(connection: ConnectionFields, *, allow_http: bool) -> str:
     typed = (connection.host or "").strip() or DEFAULT_BASE_URL
     # Airflow takes the scheme of a connection URI's host part, if any, for the schema field.
     scheme = (connection.schema or "").strip() or "https"
-    text = typed if "://" in typed else f"{scheme}://{typed.lstrip('/')}"
+    # Nor does such a URI leave the brackets around an IPv6 address.
+    bare = f"[{typed}]" if _is_ipv6(typed) else typed.lstrip("/")
+    text = typed if "://" in typed else f"{scheme}://{bare}"
     parts, port = _split(text, typed)
     if parts.scheme not in ("http", "https"):
         raise InvalidInput(f"the host {typed!r} has the scheme {parts.scheme!r}; use https.")
@@ -128,6 +133,8 @@ def _base_url(connection: ConnectionFields, *, allow_http: bool) -> str:
             'or set {"allow_http": true} in the extra if the network is trusted.'
         )
     port = port or connection.port
+    if port is not None and not 0 < port < 65536:
+        raise InvalidInput(f"the port is {port}; it takes 1 to 65535.")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     default_port = {"http": 80, "https": 443}[parts.scheme]
     suffix = f":{port}" if port and port != default_port else ""
@@ -137,9 +144,17 @@ def _base_url(connection: ConnectionFields, *, allow_http: bool) -> str:
 def _split(text: str, typed: str) -> tuple[SplitResult, int | None]:
     try:
         parts = urlsplit(text)
+        (parts.hostname or "").encode("idna")  # refuses empty labels and too long ones
         return parts, parts.port
     except ValueError:
         raise InvalidInput(f"the host {typed!r} is not a domain such as api.timextender.com.") from None
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).version == 6
+    except ValueError:
+        return False
 
 
 def _is_loopback(host: str) -> bool:
@@ -157,29 +172,23 @@ def _header(name: Any) -> str:
 
 
 def _timeout(value: Any) -> float:
-    return DEFAULT_TIMEOUT if value is None or value == "" else to_seconds(value, "timeout")
-
-
-def _bool(value: Any) -> bool | None:
-    if isinstance(value, bool):
-        return value
-    return {"true": True, "false": False}.get(str(value).strip().lower())
+    if value is None or value == "":
+        return DEFAULT_TIMEOUT
+    if (seconds := to_seconds(value, "timeout")) > MAX_TIMEOUT:
+        raise InvalidInput(f"timeout is {value!r}; it takes at most {MAX_TIMEOUT} seconds.")
+    return seconds
 
 
 def _flag(extra: Mapping[str, Any], key: str) -> bool:
     value = extra.get(key)
-    flag = False if value is None or value == "" else _bool(value)
-    if flag is None:
-        raise InvalidInput(f"{key} is {value!r}; it takes true or false.")
-    return flag
+    return False if value is None or value == "" else to_bool(value, key)
 
 
 def _verify(value: Any) -> bool | str:
     if value is None or value == "":
         return True
-    flag = _bool(value)
-    if flag is not None:
-        return flag
+    if str(value).strip().lower() in ("true", "false"):
+        return to_bool(value, "verify")
     if not isinstance(value, str):
         raise InvalidInput(f"verify is {value!r}; it takes true, false or the path of a CA bundle.")
     return value
@@ -212,6 +221,6 @@ def _proxies(value: Any) -> Mapping[str, str]:
 
 def _portal_url(value: Any) -> str:
     url = str(value or DEFAULT_PORTAL_URL)
-    if urlsplit(url).scheme not in ("http", "https"):
+    if not re.match(r"https?://[^/\s\[]", url):
         raise InvalidInput(f"portal_url {url!r} is not an http(s) address.")
     return url

@@ -50,14 +50,19 @@ class BadCertificate(Unreachable):
 class Refused(TimeXtenderError):
     """The API said no: bad key, unknown job, bad request, or a redirect, which is never followed.
 
-    :ivar status: the HTTP status code.
+    :ivar status: the HTTP status code, ``None`` if it is not known any more.
     """
 
     retry_helps = False
 
-    def __init__(self, message: str, *, status: int) -> None:
+    def __init__(self, message: str, *, status: int | None = None) -> None:
         super().__init__(message)
         self.status = status
+
+    @property
+    def of_the_key(self) -> bool:
+        """Whether it was the API key that was refused."""
+        return self.status in (401, 403)
 
 
 class Unavailable(TimeXtenderError):
@@ -68,7 +73,7 @@ class Unavailable(TimeXtenderError):
 
     transient = True
 
-    def __init__(self, message: str, *, retry_after: float | None) -> None:
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
 
@@ -107,6 +112,18 @@ class ExecutionNotFound(TimeXtenderError):
     """No execution stands under the trigger id."""
 
 
+class WaitTimeout(TimeXtenderError):
+    """The limit of a wait is over, and the execution is not; it runs on in TimeXtender."""
+
+
+class TriggerLost(TimeXtenderError):
+    """The trigger that waited ended without an answer; nothing is known about the job."""
+
+
+class ExecutionTimeout(WaitTimeout):
+    """The task's ``execution_timeout`` is over, or will be before the next look."""
+
+
 class JobError(TimeXtenderError):
     """What became of a job, as TimeXtender tells it: the opposite of "could not look"."""
 
@@ -117,3 +134,13 @@ class JobNeverStarted(JobError):
 
 class JobFailed(JobError):
     """TimeXtender says that the execution failed."""
+
+
+def named(name: str, message: str) -> TimeXtenderError:
+    """Return the error of that class name: what a trigger could only tell in words."""
+    kinds = [TimeXtenderError]
+    for kind in kinds:
+        kinds.extend(kind.__subclasses__())
+        if kind.__name__ == name:
+            return kind(message)
+    return TimeXtenderError(f"{name}: {message}")

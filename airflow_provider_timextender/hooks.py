@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timezone
 from functools import cached_property
+from importlib import import_module
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowFailException, BaseHook
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowNotFoundException, BaseHook
 
 from airflow_provider_timextender import api
-from airflow_provider_timextender.errors import ExecutionNotFound, InvalidInput, Refused, TimeXtenderError
+from airflow_provider_timextender.errors import (
+    ExecutionNotFound,
+    InvalidInput,
+    Refused,
+    TimeXtenderError,
+    Unreachable,
+)
 from airflow_provider_timextender.provider_info import get_provider_info
-from airflow_provider_timextender.verdict import Run, Verdict, judge, wants_logs
+from airflow_provider_timextender.verdict import Run, Verdict, judge
 
 if TYPE_CHECKING:
-    from airflow_provider_timextender.client import Client
+    from airflow_provider_timextender.client import AsyncClient, Client
     from airflow_provider_timextender.connection import Settings
 
 # The client and the connection reader are imported where they are used: they load an HTTP library, which
@@ -58,7 +69,11 @@ class TimeXtenderHook(BaseHook):
         """
         from airflow_provider_timextender.connection import settings
 
-        return settings(self.get_connection(self.timextender_conn_id))
+        try:
+            connection = self.get_connection(self.timextender_conn_id)
+        except AirflowNotFoundException as error:
+            raise InvalidInput(f"{error}.") from None
+        return settings(connection)
 
     @cached_property
     def _client(self) -> Client:
@@ -69,6 +84,26 @@ class TimeXtenderHook(BaseHook):
         from airflow_provider_timextender.client import Client
 
         return Client(self.settings, max_unreachable=self.max_unreachable)
+
+    async def get_async_conn(self) -> AsyncClient:
+        """Return a new client for an event loop; the connection is read without blocking it.
+
+        :raises Unreachable: if Airflow cannot say what the connection is.
+        """
+        # In a thread: the first time it takes long enough to hold up the event loop.
+        for module in ("aiohttp", "airflow_provider_timextender.client"):
+            await asyncio.to_thread(import_module, module)
+        from airflow.providers.common.compat.connection import get_async_connection
+
+        from airflow_provider_timextender.client import AsyncClient
+        from airflow_provider_timextender.connection import settings
+
+        try:
+            connection = await get_async_connection(self.timextender_conn_id)
+        except Exception as error:
+            problem = f"The Airflow connection {self.timextender_conn_id!r} could not be read: {error}"
+            raise Unreachable(problem, sent=False) from error
+        return AsyncClient(settings(connection), max_unreachable=self.max_unreachable)
 
     def get_jobs(self) -> list[api.Job]:
         """Return all jobs of the organisation."""
@@ -130,34 +165,61 @@ class TimeXtenderHook(BaseHook):
         for execution in executions:
             yield from execution.logs
 
-    def look(self, run: Run, number: int = 0) -> tuple[Run, Verdict]:
-        """Look once at an execution, and judge it.
+    def look(
+        self, run: Run, *, every: int = 2, known_key: bool = False, patience: float = math.inf
+    ) -> tuple[Run, Verdict]:
+        """Look once at what is waited for, and judge it.
 
-        :param number: how many looks came before; some looks do without the log.
+        :param every: the log of a busy job is read at every so many looks; 1 for always.
+        :param known_key: the API key has been accepted before, so that a refusal may be one of a maintenance,
+            or the key may have been changed in the connection: the connection is then read again, and the
+            look repeated as if the API could not be reached.
+        :param patience: seconds for which that is done, if fewer than ``max_unreachable``.
         :return: the run to look at next time, and the verdict.
         """
+        if not known_key:
+            return self._look(run, every, patience)
+        import tenacity
+
+        from airflow_provider_timextender import client
+
+        repeat = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(lambda e: isinstance(e, Refused) and e.of_the_key),
+            wait=client.BACKOFF,
+            stop=tenacity.stop_before_delay(min(patience, self.max_unreachable)),
+            before_sleep=lambda _: self._forget_connection(),
+            reraise=True,
+        )
+        result: tuple[Run, Verdict] = repeat(self._look, run, every, patience)
+        return result
+
+    def _look(self, run: Run, every: int, patience: float) -> tuple[Run, Verdict]:
         # The status comes first: a job that is idle by then has written its log before it is read.
         now = datetime.now(timezone.utc)
-        status = self.get_job_status(run.job_id)
-        run = run.seen(status, now)
-        executions = self._executions(run) if wants_logs(status, number) else []
+        status = self._client.read(api.job_status(run.job_id), patience=patience)
+        read = run.wants_log(status, every)
+        executions = self._client.read(run.log(), patience=patience) if read else []
+        run = run.after(status, now, read=read)
         return run, judge(run, status, executions, now)
 
-    def _executions(self, run: Run) -> list[api.Execution]:
-        try:
-            return self.get_job_logs(run.job_id, run.trigger_id)
-        except Refused as error:
-            if error.status == 404:  # how a server may say that nothing stands there yet
-                return []
-            raise
+    def _forget_connection(self) -> None:
+        self.log.warning("The API key was refused; the connection is read again.")
+        self.__dict__.pop("settings", None)
+        self.__dict__.pop("_client", None)
 
     def test_connection(self) -> tuple[bool, str]:
         """Send one authenticated request that changes nothing.
 
         :return: whether it succeeded, and what was found. It ends within ten seconds.
         """
-        from dataclasses import replace
+        found: list[tuple[bool, str]] = []
+        # In a thread, as a server can send its answer so slowly that no timeout of a socket ends it.
+        asking = Thread(target=lambda: found.append(self._try_connection()), daemon=True)
+        asking.start()
+        asking.join(9)
+        return found[0] if found else (False, "No complete answer came within 9 seconds.")
 
+    def _try_connection(self) -> tuple[bool, str]:
         from airflow_provider_timextender.client import Client
 
         try:
@@ -166,8 +228,7 @@ class TimeXtenderHook(BaseHook):
                 jobs = client.read(api.list_jobs())
         except TimeXtenderError as error:
             return False, str(error)
-        found = f"{len(jobs)} job{'' if len(jobs) == 1 else 's'} found"
-        return True, f"Connected to {self.settings.base_url}: {found}."
+        return True, f"Connected to {quick.base_url}: {len(jobs)} job{'' if len(jobs) == 1 else 's'} found."
 
 
 @contextmanager

@@ -3,11 +3,54 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any
+from enum import Enum
+from functools import partial
+from typing import Any, TypeVar
 
-from airflow_provider_timextender.api import parse_time
+from airflow_provider_timextender.api import guid, parse_time
 from airflow_provider_timextender.errors import InvalidInput
+from airflow_provider_timextender.verdict import Run
+
+T = TypeVar("T")
+
+
+class NotGiven(Enum):
+    """The default of an argument for which ``None`` would be a mistake: an XCom that is not there."""
+
+    NOT_GIVEN = "not given"
+
+    def __str__(self) -> str:
+        """Return the same in every process: Airflow compares how DAGs are written."""
+        return str(self.value)
+
+
+NOT_GIVEN = NotGiven.NOT_GIVEN
+
+
+def given(value: T | NotGiven | None, what: str) -> T | None:
+    """Return a value, ``None`` if it was not given.
+
+    :raises InvalidInput: if it was given and is ``None`` or blank: what a template renders of nothing must
+        not turn into "any execution will do".
+    """
+    if isinstance(value, NotGiven):
+        return None
+    if value is None or not str(value).strip():
+        raise InvalidInput(f"{what} was given, but is {value!r} at run time.")
+    return value
+
+
+def to_bool(value: Any, what: str) -> bool:
+    """Return a truth value, from one or from the text that a template renders of it.
+
+    :raises InvalidInput: for anything else.
+    """
+    flag = {"true": True, "false": False}.get(str(value).strip().lower())
+    if flag is None:
+        raise InvalidInput(f"{what} is {value!r}; it takes true or false.")
+    return flag
 
 
 def to_seconds(value: Any, what: str) -> float:
@@ -19,7 +62,7 @@ def to_seconds(value: Any, what: str) -> float:
         value = value.total_seconds()
     try:
         seconds = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         seconds = math.nan
     if not 0 < seconds < math.inf:
         raise InvalidInput(f"{what} is {value!r}; it takes a number of seconds above 0.")
@@ -37,3 +80,27 @@ def to_time(value: datetime | str | None, what: str) -> datetime | None:
     if time is None:
         raise InvalidInput(f"{what} is {value!r}, which is not an ISO 8601 time.")
     return time
+
+
+def to_run(
+    *,
+    trigger_id: str | NotGiven | None,
+    completed_after: datetime | str | NotGiven | None,
+    start_timeout: Any,
+    asked_at: datetime,
+) -> Callable[[str], Run]:
+    """Return what is to be waited for, but for the id of its job, which may have to be looked up first.
+
+    :raises InvalidInput: for an unusable value, and for both an execution and a moment.
+    """
+    execution = given(trigger_id, "trigger_id")
+    after: datetime | str | None = given(completed_after, "completed_after")
+    if execution is not None and after is not None:
+        raise InvalidInput("Give either trigger_id or completed_after, and not both.")
+    return partial(
+        Run,
+        trigger_id=None if execution is None else guid(execution, "trigger id"),
+        asked_at=asked_at,
+        start_timeout=to_seconds(start_timeout, "start_timeout"),
+        completed_after=to_time(after, "completed_after"),
+    )

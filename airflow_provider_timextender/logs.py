@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from airflow_provider_timextender.api import SEVERITY_LEVELS, Log
+from airflow_provider_timextender.api import SEVERITY_LEVELS, Execution, Log
 from airflow_provider_timextender.errors import InvalidInput
 from airflow_provider_timextender.inputs import to_time
+from airflow_provider_timextender.verdict import plain
 
 RELAY_LIMIT = 1000
 """How many lines of an execution's log an operator repeats in its task log: the last ones."""
@@ -71,8 +73,11 @@ class LogFilter:
         return filter(self.wants, logs)
 
 
-def relay(logs: Sequence[Log], logger: Any) -> None:
-    """Write entries to a task's log, each at its own level; of very many, the last ones."""
+def write(logs: Sequence[Log], logger: Any) -> Iterator[None]:
+    """Write entries to a task's log, each at its own level; of very many, the last ones.
+
+    It yields after each entry, so that the triggerer can do something else in between.
+    """
     if len(logs) > RELAY_LIMIT:
         logger.info(
             "The first %d of %d log lines are left out here; LogsOperator reads them all.",
@@ -81,4 +86,26 @@ def relay(logs: Sequence[Log], logger: Any) -> None:
         )
     for entry in logs[-RELAY_LIMIT:]:
         stamp = f"[{entry.time.isoformat(timespec='seconds')}] " if entry.time else ""
-        logger.log(entry.level, "TimeXtender: %s%s", stamp, entry.message)
+        logger.log(entry.level, "TimeXtender: %s%s", stamp, plain(entry.message))
+        yield
+
+
+def relay(execution: Execution, logger: Any) -> Iterator[None]:
+    """Write how an execution ended, and its log, as :func:`write` does."""
+    state = execution.state.value if execution.state else "over"
+    logger.info("Execution %s %s. Its log:", execution.trigger_id, state)
+    yield from write(execution.logs, logger)
+
+
+def exhaust(writing: Iterator[None]) -> None:
+    """Write all at once."""
+    deque(writing, maxlen=0)
+
+
+def warn_that_it_runs_on(logger: Any, job_id: str | None, trigger_id: str | None) -> None:
+    """Tell whoever kills a task that its job runs on."""
+    logger.warning(
+        "TimeXtender job %s was not stopped: the API has no way to. Its execution runs on (trigger id %s).",
+        job_id,
+        trigger_id,
+    )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import (
     AirflowFailException,
@@ -19,18 +19,26 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_timextender.errors import InvalidInput, JobError, TimeXtenderError
+from airflow_provider_timextender.deferral import DefersMixin
+from airflow_provider_timextender.errors import (
+    ExecutionTimeout,
+    InvalidInput,
+    JobError,
+    TimeXtenderError,
+    WaitTimeout,
+)
 from airflow_provider_timextender.hooks import TimeXtenderHook, no_vain_retry
-from airflow_provider_timextender.inputs import to_seconds
-from airflow_provider_timextender.logs import LogFilter, relay
+from airflow_provider_timextender.inputs import NOT_GIVEN, NotGiven, given, to_bool, to_seconds
+from airflow_provider_timextender.logs import LogFilter, exhaust, relay, warn_that_it_runs_on, write
 from airflow_provider_timextender.verdict import (
     Failed,
-    NeverStarted,
+    Final,
     Run,
     Succeeded,
     Waiting,
     conclude,
     for_people,
+    result_of,
 )
 
 if TYPE_CHECKING:
@@ -38,6 +46,10 @@ if TYPE_CHECKING:
 
 MAX_XCOM_BYTES = 48 * 1024
 """The largest result that LogsOperator returns, as JSON: MySQL holds XComs of up to 64 KiB."""
+
+
+STATE_KEY = "timextender_execution"
+"""Where Airflow's task state store shows what a waiting task last saw (Airflow 3.3 and later)."""
 
 
 class TimeXtenderJobLink(BaseOperatorLink):
@@ -54,7 +66,7 @@ class TimeXtenderJobLink(BaseOperatorLink):
             return ""
 
 
-class ExecuteJobOperator(BaseOperator):
+class ExecuteJobOperator(DefersMixin):
     """Queue a TimeXtender job; with ``wait_for_completion``, succeed or fail with that execution.
 
     The operator pushes the XComs ``job_id`` and ``trigger_id`` as soon as the job is queued, before it
@@ -67,7 +79,9 @@ class ExecuteJobOperator(BaseOperator):
 
     :param job_id: the job's guid (templated). :param job_name: its exact name instead (templated).
     :param timextender_conn_id: the Airflow connection (templated).
-    :param wait_for_completion: wait for the end of the execution, in the worker's slot.
+    :param wait_for_completion: wait for the end of the execution (templated).
+    :param deferrable: wait in the triggerer and not in the worker's slot; Airflow's ``[operators]
+        default_deferrable`` unless given. Without ``wait_for_completion`` it has no meaning.
     :param poll_interval: seconds between two looks (templated).
     :param timeout: seconds to wait for the end, from the submission on (templated); ``None`` stands for
         Airflow's ``[sensors] default_timeout``, which is seven days.
@@ -84,6 +98,7 @@ class ExecuteJobOperator(BaseOperator):
         "job_id",
         "job_name",
         "timextender_conn_id",
+        "wait_for_completion",
         "poll_interval",
         "timeout",
         "start_timeout",
@@ -98,7 +113,8 @@ class ExecuteJobOperator(BaseOperator):
         job_id: str | None = None,
         job_name: str | None = None,
         timextender_conn_id: str = TimeXtenderHook.default_conn_name,
-        wait_for_completion: bool = False,
+        wait_for_completion: bool | str = False,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         poll_interval: float = 30,
         timeout: float | timedelta | None = None,
         start_timeout: float = 600,
@@ -110,10 +126,13 @@ class ExecuteJobOperator(BaseOperator):
         self.job_name = job_name
         self.timextender_conn_id = timextender_conn_id
         self.wait_for_completion = wait_for_completion
+        self.deferrable = deferrable
         self.poll_interval = poll_interval
         self.timeout = timeout
         self.start_timeout = start_timeout
         self.max_unreachable = max_unreachable
+        self._run: Run | None = None
+        self._state = ""
 
     @cached_property
     def hook(self) -> TimeXtenderHook:
@@ -129,6 +148,7 @@ class ExecuteJobOperator(BaseOperator):
         :return: the trigger id.
         """
         with no_vain_retry():
+            wait = to_bool(self.wait_for_completion, "wait_for_completion")
             start_timeout = to_seconds(self.start_timeout, "start_timeout")
             interval = to_seconds(self.poll_interval, "poll_interval")
             timeout = (
@@ -137,14 +157,32 @@ class ExecuteJobOperator(BaseOperator):
                 else to_seconds(self.timeout, "timeout")
             )
             job_id = self.hook.resolve_job_id(self.job_id, self.job_name)
-            run = self._submit(job_id, start_timeout)
-            self._tell(context, run)
-            if self.wait_for_completion:
-                self._wait(run, interval, timeout)
-        return run.trigger_id
+            trigger_id = self._submit(job_id)
+        try:
+            self._run = Run(job_id, trigger_id, datetime.now(timezone.utc), start_timeout)
+            self._tell(context, job_id, trigger_id)
+            if wait:
+                self._wait(context, self._run, interval, timeout)
+        except AirflowTaskTimeout:
+            self._fail(ExecutionTimeout("execution_timeout is over."), job_id, trigger_id)
+        except Exception as error:  # noqa: BLE001 - whatever it is, a retry would run the load a second time
+            self._fail(error, job_id, trigger_id)
+        return trigger_id
 
-    def _submit(self, job_id: str, start_timeout: float) -> Run:
-        asked_at = datetime.now(timezone.utc)
+    def execute_complete(self, context: Context, event: Any) -> str:
+        """Succeed or fail as the trigger tells."""
+        try:
+            return str(result_of(event, "succeeded")["trigger_id"])
+        except TimeXtenderError as error:
+            told = event if isinstance(event, Mapping) else {}
+            self._fail(error, told.get("job_id"), told.get("trigger_id"))
+
+    def on_kill(self) -> None:
+        """Say that the job runs on."""
+        if self._run is not None:
+            warn_that_it_runs_on(self.log, self._run.job_id, self._run.trigger_id)
+
+    def _submit(self, job_id: str) -> str:
         try:
             submission = self.hook.execute_job(job_id)
         except AirflowTaskTimeout:
@@ -158,13 +196,13 @@ class ExecuteJobOperator(BaseOperator):
             submission.trigger_id,
             submission.message or "",
         )
-        return Run(job_id, submission.trigger_id, asked_at, start_timeout)
+        return submission.trigger_id
 
-    def _tell(self, context: Context, run: Run) -> None:
+    def _tell(self, context: Context, job_id: str, trigger_id: str) -> None:
         for key, value in (
-            ("trigger_id", run.trigger_id),
-            ("job_id", run.job_id),
-            (TimeXtenderJobLink.xcom_key, self.hook.settings.link(run.job_id, run.trigger_id)),
+            ("trigger_id", trigger_id),
+            ("job_id", job_id),
+            (TimeXtenderJobLink.xcom_key, self.hook.settings.link(job_id, trigger_id)),
         ):
             try:
                 context["ti"].xcom_push(key=key, value=value)
@@ -172,49 +210,86 @@ class ExecuteJobOperator(BaseOperator):
                 # Failing now would let a retry run the load a second time.
                 self.log.warning("Could not push the XCom %s = %s", key, value, exc_info=True)
 
-    def _wait(self, run: Run, interval: float, timeout: float) -> None:
-        try:
-            verdict = self._look_until_over(run, interval, timeout)
-            if verdict is None:
-                why = f"it was not over after {for_people(timeout)}"
-            else:
-                if not isinstance(verdict, NeverStarted):
-                    self.log.info("Execution %s is over. Its log:", run.trigger_id)
-                    relay(verdict.execution.logs, self.log)
-                conclude(verdict)
-                self.log.info("Execution %s succeeded.", run.trigger_id)
-                return
-        except JobError:
-            raise
-        except AirflowTaskTimeout:
-            why = f"execution_timeout ({self.execution_timeout}) is over"
-        except TimeXtenderError as error:
-            why = f"its outcome could not be found out ({type(error).__name__}: {error})"
-        raise AirflowFailException(
-            f"Stopped waiting for TimeXtender job {run.job_id} (trigger id {run.trigger_id}): {why}. The "
-            "execution may still be running in TimeXtender, so this task is not retried."
-        )
+    def _wait(self, context: Context, run: Run, interval: float, timeout: float) -> None:
+        if not self.deferrable:
+            verdict = self._look_until_over(context, run, interval, timeout)
+        elif (over := self._look_before_deferring(context, run)) is not None:
+            verdict = over
+        else:
+            self.defer_to_trigger(
+                context,
+                run,
+                poll_interval=interval,
+                timeout=timeout,
+                max_unreachable=self.hook.max_unreachable,
+                returns="trigger_id",
+            )
+        if isinstance(verdict, (Succeeded, Failed)):
+            exhaust(relay(verdict.execution, self.log))
+        conclude(verdict)
 
-    def _look_until_over(
-        self, run: Run, interval: float, timeout: float
-    ) -> Succeeded | Failed | NeverStarted | None:
+    def _look_before_deferring(self, context: Context, run: Run) -> Final | None:
+        try:
+            _, verdict = TimeXtenderHook(self.timextender_conn_id, max_unreachable=0).look(run)
+        except TimeXtenderError as error:
+            self.log.warning("The trigger will look again: %s", error)
+            return None
+        if not isinstance(verdict, Waiting):
+            return verdict
+        self._say(context, run, verdict)
+        return None
+
+    def _look_until_over(self, context: Context, run: Run, interval: float, timeout: float) -> Final:
         deadline = time.monotonic() + timeout
-        said = ""
-        number = 0
         while True:
-            last = time.monotonic() >= deadline
+            left = deadline - time.monotonic()
             # The last look always reads the log: what is over by then is no timeout.
-            run, verdict = self.hook.look(run, 0 if last else number)
+            every = 1 if left <= 0 else 2
+            try:
+                run, verdict = self.hook.look(run, every=every, known_key=True, patience=max(0.0, left))
+            except TimeXtenderError as error:
+                if not error.transient or time.monotonic() < deadline:
+                    raise
+                verdict = Waiting("unreachable", str(error))
             if not isinstance(verdict, Waiting):
                 return verdict
-            if verdict.state != said:
-                level = logging.WARNING if verdict.state == "unknown" else logging.INFO
-                self.log.log(level, "Execution %s: %s", run.trigger_id, verdict.why)
-                said = verdict.state
-            if last:
-                return None
-            number += 1
+            self._say(context, run, verdict)
+            if left <= 0:
+                raise WaitTimeout(f"it was not over after {for_people(timeout)}. {verdict.why}")
             time.sleep(max(0.0, min(interval, deadline - time.monotonic())))
+
+    def _say(self, context: Context, run: Run, verdict: Waiting) -> None:
+        if verdict.state == self._state:
+            return
+        self._state = verdict.state
+        level = logging.WARNING if verdict.state == "unknown" else logging.INFO
+        self.log.log(level, "%s", verdict.why)
+        store = context.get("task_state_store")  # Airflow 3.3 and later
+        if store is None:
+            return
+        try:
+            store.set(
+                STATE_KEY,
+                {
+                    "job_id": run.job_id,
+                    "trigger_id": run.trigger_id,
+                    "state": verdict.state,
+                    "since": datetime.now(timezone.utc).isoformat(),
+                },
+            )
+        except Exception:
+            self.log.warning("Could not show the state", exc_info=True)
+
+    def _fail(self, error: Exception, job_id: str | None, trigger_id: str | None) -> NoReturn:
+        if isinstance(error, JobError):
+            raise error
+        why = str(error)
+        if not isinstance(error, WaitTimeout):
+            why = f"its outcome could not be found out ({type(error).__name__}: {error})."
+        raise AirflowFailException(
+            f"Stopped waiting for TimeXtender job {job_id} (trigger id {trigger_id}): {why} The execution "
+            "may still be running in TimeXtender, so this task is not retried."
+        ) from (None if isinstance(error, TimeXtenderError) else error)
 
 
 class LogsOperator(BaseOperator):
@@ -224,7 +299,7 @@ class LogsOperator(BaseOperator):
     Entries whose time or severity is not known pass the filters on it.
 
     :param job_id: the job's guid (templated). :param job_name: its exact name instead (templated).
-    :param trigger_id: the execution (templated); ``None`` stands for all that the job's log shows.
+    :param trigger_id: the execution (templated); without it, all that the job's log shows.
     :param min_severity: ``debug``, ``info``, ``warning``, ``error`` or ``critical`` (templated).
     :param since: entries of this time or later, ISO 8601 or datetime (templated). :param until: or earlier.
     :param message_pattern: a regular expression that is searched in the message (templated).
@@ -251,7 +326,7 @@ class LogsOperator(BaseOperator):
         *,
         job_id: str | None = None,
         job_name: str | None = None,
-        trigger_id: str | None = None,
+        trigger_id: str | NotGiven | None = NOT_GIVEN,
         min_severity: str | None = None,
         since: datetime | str | None = None,
         until: datetime | str | None = None,
@@ -283,9 +358,10 @@ class LogsOperator(BaseOperator):
                 until=self.until,
                 message_pattern=self.message_pattern,
             )
+            trigger_id = given(self.trigger_id, "trigger_id")
             job_id = self.hook.resolve_job_id(self.job_id, self.job_name)
-            logs = list(wanted.select(self.hook.iter_job_logs(job_id, self.trigger_id)))
-            relay(logs, self.log)
+            logs = list(wanted.select(self.hook.iter_job_logs(job_id, trigger_id)))
+            exhaust(write(logs, self.log))
             entries = [log.to_dict() for log in logs]
             size = len(json.dumps(entries).encode())
             if size > MAX_XCOM_BYTES:

@@ -5,25 +5,29 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from datetime import datetime, timezone
-from functools import cached_property
+from datetime import datetime, timedelta, timezone
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import (
     AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
+    AirflowTaskTimeout,
     BaseSensorOperator,
     PokeReturnValue,
+    conf,
 )
 
-from airflow_provider_timextender.api import JobStatus, guid
-from airflow_provider_timextender.errors import InvalidInput, TimeXtenderError
+from airflow_provider_timextender.deferral import DefersMixin
+from airflow_provider_timextender.errors import ExecutionTimeout, TimeXtenderError, WaitTimeout
 from airflow_provider_timextender.hooks import TimeXtenderHook, no_vain_retry
-from airflow_provider_timextender.inputs import to_seconds, to_time
-from airflow_provider_timextender.logs import relay
+from airflow_provider_timextender.inputs import NOT_GIVEN, NotGiven, to_run, to_seconds
+from airflow_provider_timextender.logs import exhaust, relay
+from airflow_provider_timextender.polling import BACKSTOP
 from airflow_provider_timextender.verdict import (
     Failed,
+    Final,
     NeverStarted,
     Run,
     Succeeded,
@@ -31,19 +35,26 @@ from airflow_provider_timextender.verdict import (
     Waiting,
     conclude,
     for_people,
-    judge_execution,
-    judge_job,
-    last_completed,
+    result_of,
 )
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+KNOWN_IN_TRIGGERER = {
+    "params", "ds", "ds_nodash", "ts", "ts_nodash", "logical_date", "data_interval_start",
+    "data_interval_end", "dag_run", "run_id",
+}  # fmt: skip
+"""What a template may use that is rendered in the triggerer, which asks for nothing while it renders.
+
+Airflow 3.3.2 never answers a triggerer that asks for an XCom as ``ti.xcom_pull(task_ids=...)`` does.
+"""
+
 LOG_LAG = 30.0
 """Seconds after which a sensor without memory looks once more, before it says "never started"."""
 
 
-class JobStatusSensor(BaseSensorOperator):
+class JobStatusSensor(DefersMixin, BaseSensorOperator):
     """Wait for an execution of a TimeXtender job, and succeed or fail with it.
 
     What it waits for:
@@ -60,6 +71,8 @@ class JobStatusSensor(BaseSensorOperator):
     :param trigger_id: the execution's trigger id, as ``ExecuteJobOperator`` returns it (templated).
     :param completed_after: ISO 8601 or datetime, such as ``"{{ data_interval_end }}"`` (templated).
     :param timextender_conn_id: the Airflow connection (templated).
+    :param deferrable: wait in the triggerer and not on a worker; Airflow's ``[operators] default_deferrable``
+        unless given. It then looks every ``poke_interval``, whatever ``mode`` is.
     :param start_timeout: seconds, from the sensor's start, that an idle job may show no execution under the
         trigger id before it counts as never started (templated).
     :param max_unreachable: for how many seconds in a row the API may give no good answer (templated).
@@ -86,9 +99,10 @@ class JobStatusSensor(BaseSensorOperator):
         *,
         job_id: str | None = None,
         job_name: str | None = None,
-        trigger_id: str | None = None,
-        completed_after: datetime | str | None = None,
+        trigger_id: str | NotGiven | None = NOT_GIVEN,
+        completed_after: datetime | str | NotGiven | None = NOT_GIVEN,
         timextender_conn_id: str = TimeXtenderHook.default_conn_name,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         start_timeout: float = 600,
         max_unreachable: float = 900,
         **kwargs: Any,
@@ -99,14 +113,53 @@ class JobStatusSensor(BaseSensorOperator):
         self.trigger_id = trigger_id
         self.completed_after = completed_after
         self.timextender_conn_id = timextender_conn_id
+        self.deferrable = deferrable
         self.start_timeout = start_timeout
         self.max_unreachable = max_unreachable
-        # A template that renders to nothing must not turn into "any execution will do".
-        self._given = [name for name in ("trigger_id", "completed_after") if getattr(self, name) is not None]
-        self._job_id: str | None = None
         self._run: Run | None = None
-        self._looks = 0
         self._seen: Waiting | None = None
+        if deferrable:
+            self._start_in_triggerer()
+
+    def _start_in_triggerer(self) -> None:
+        """Let Airflow start the sensor in the triggerer, without a worker, where it can.
+
+        It cannot before Airflow 3.3, which renders templates there; nor if a value depends on what a
+        triggerer cannot ask for, above all an XCom, if a worker has something to do, or if the task is mapped.
+        """
+        from airflow.triggers.base import BaseTrigger, StartTriggerArgs
+
+        arguments = {
+            "timextender_conn_id": self.timextender_conn_id,
+            "job_id": self.job_id,
+            "job_name": self.job_name,
+            "start_timeout": self.start_timeout,
+            "poll_interval": self.poke_interval,
+            "timeout": self.timeout,
+            "max_unreachable": self.max_unreachable,
+            "end_with": self.end_with("result"),
+        }
+        if self.trigger_id is not NOT_GIVEN:
+            arguments["trigger_id"] = self.trigger_id
+        if self.completed_after is not NOT_GIVEN:
+            after = self.completed_after
+            arguments["completed_after"] = after.isoformat() if isinstance(after, datetime) else after
+        worker_is_needed = (
+            self.execution_timeout is not None
+            or self.on_execute_callback
+            or self._pre_execute_hook is not None
+            or not type(self).__module__.startswith(__package__)
+        )
+        missing = self.trigger_id is None or self.completed_after is None  # a worker says so
+        possible = hasattr(BaseTrigger, "render_template_fields") and not worker_is_needed and not missing
+        if possible and all(map(_is_known_in_triggerer, arguments.values())):
+            self.start_from_trigger = True
+            self.start_trigger_args = StartTriggerArgs(
+                trigger_cls=f"{__package__}.triggers.JobExecutionTrigger",
+                trigger_kwargs=arguments,
+                next_method="execute_complete",
+                timeout=timedelta(seconds=self.timeout) + BACKSTOP,
+            )
 
     @cached_property
     def hook(self) -> TimeXtenderHook:
@@ -122,92 +175,131 @@ class JobStatusSensor(BaseSensorOperator):
             with no_vain_retry():
                 # The base class would take a failure that is raised while poking for a failed look, which
                 # `silent_fail` ignores, so a final verdict comes back as the value of the last poke.
-                return self._result(super().execute(context))
+                verdict = self._wait_in_triggerer(context) if self.deferrable else super().execute(context)
+                if isinstance(verdict, (Succeeded, Failed)):
+                    exhaust(relay(verdict.execution, self.log))
+                return conclude(verdict)
         except AirflowSensorTimeout:
-            raise AirflowSensorTimeout(self._timed_out()) from None
+            raise AirflowSensorTimeout(self._timed_out(self._why())) from None
         except AirflowSkipException:
             if self.soft_fail:
-                raise AirflowSkipException(self._timed_out()) from None
+                raise AirflowSkipException(self._timed_out(self._why())) from None
             raise
         except (TimeXtenderError, AirflowFailException) as error:
-            if self.never_fail:
-                raise AirflowSkipException(f"Skipped, as never_fail is set: {error}") from error
+            self._skip_if_never_fail(error)
             raise
+
+    def execute_complete(self, context: Context, event: Any) -> dict[str, Any]:
+        """Succeed or fail as the trigger tells."""
+        try:
+            with no_vain_retry():
+                return result_of(event, "succeeded", "idle")
+        except WaitTimeout as error:
+            message = self._timed_out(str(error), event)
+            if self.soft_fail or self.never_fail:
+                raise AirflowSkipException(message) from None
+            if isinstance(error, ExecutionTimeout):
+                raise AirflowTaskTimeout(message) from None
+            raise AirflowSensorTimeout(message) from None
+        except (TimeXtenderError, AirflowFailException) as error:
+            self._skip_if_never_fail(error)
+            raise
+
+    def _skip_if_never_fail(self, error: Exception) -> None:
+        if self.never_fail:
+            raise AirflowSkipException(f"Skipped, as never_fail is set: {error}") from error
+
+    def _wait_in_triggerer(self, context: Context) -> Final:
+        self._run, verdict = self.hook.look(self._begin(context)[0])
+        if isinstance(verdict, Waiting):
+            self._say(verdict)
+            self.defer_to_trigger(
+                context,
+                self._run,
+                poll_interval=self.poke_interval,
+                timeout=self.timeout,
+                max_unreachable=self.hook.max_unreachable,
+                returns="result",
+            )
+        return verdict
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Look once."""
         verdict = self._look(context)
-        self._looks += 1
         if not isinstance(verdict, Waiting):
             return PokeReturnValue(is_done=True, xcom_value=verdict)
-        if self._seen is None or verdict.state != self._seen.state:
-            level = logging.WARNING if verdict.state == "unknown" else logging.INFO
-            self.log.log(level, "%s: %s", self._what(), verdict.why)
-        self._seen = verdict
+        self._say(verdict)
         return PokeReturnValue(is_done=False)
 
-    def _look(self, context: Context) -> Verdict | JobStatus:
-        for name in self._given:
-            if not getattr(self, name):
-                raise InvalidInput(f"{name} was given, but is {getattr(self, name)!r} at run time.")
-        if len(self._given) > 1:
-            raise InvalidInput("Give either trigger_id or completed_after, and not both.")
-        if self._job_id is None:
-            self._job_id = self.hook.resolve_job_id(self.job_id, self.job_name)
-        if self.trigger_id:
-            return self._look_at_execution(self._job_id, self.trigger_id, context)
-        if after := to_time(self.completed_after, "completed_after"):
-            return self._look_for_completed(self._job_id, after)
-        status = self.hook.get_job_status(self._job_id)
-        return judge_job(status) or status
+    def _say(self, verdict: Waiting) -> None:
+        if self._seen is None or verdict.state != self._seen.state:
+            level = logging.WARNING if verdict.state == "unknown" else logging.INFO
+            self.log.log(level, "%s", verdict.why)
+        self._seen = verdict
 
-    def _look_at_execution(self, job_id: str, trigger_id: str, context: Context) -> Verdict:
-        run = self._run or Run(
-            job_id=job_id,
-            trigger_id=guid(trigger_id, "trigger id"),
-            asked_at=self._began(context),
-            start_timeout=to_seconds(self.start_timeout, "start_timeout"),
-        )
-        self._run, verdict = self.hook.look(run, self._looks)
-        if isinstance(verdict, NeverStarted) and self.mode == "reschedule":
-            # Between two pokes nothing is remembered, not even that the job was running a minute ago; its
-            # log may just be late.
-            time.sleep(min(LOG_LAG, run.start_timeout))
-            self._run, verdict = self.hook.look(self._run, self._looks)
+    def _look(self, context: Context) -> Verdict:
+        run, known_key = (self._run, True) if self._run else self._begin(context)
+        self._run = run
+        left = self.timeout - (datetime.now(timezone.utc) - run.asked_at).total_seconds()
+        near_the_end = left <= 2 * self.poke_interval
+        look = partial(self.hook.look, patience=max(0.0, left), every=1 if near_the_end else 2)
+        try:
+            self._run, verdict = look(run, known_key=known_key)
+            if isinstance(verdict, NeverStarted) and self.mode == "reschedule":
+                # Between two pokes nothing is remembered, not even that the job was running a minute ago; its
+                # log may just be late.
+                time.sleep(min(LOG_LAG, run.start_timeout))
+                self._run, verdict = look(self._run, known_key=True)
+        except TimeXtenderError as error:
+            over = (datetime.now(timezone.utc) - run.asked_at).total_seconds() >= self.timeout
+            if not (error.transient and over):
+                raise
+            verdict = Waiting("unreachable", str(error))
         return verdict
 
-    def _look_for_completed(self, job_id: str, after: datetime) -> Verdict:
-        execution = last_completed(self.hook.get_job_logs(job_id), after)
-        if execution is None:
-            return Waiting("none", f"No execution has ended since {after.isoformat()}.")
-        return judge_execution(execution)
-
-    def _began(self, context: Context) -> datetime:
+    def _begin(self, context: Context) -> tuple[Run, bool]:
+        """Return what is waited for, and whether a sensor before this process has looked for it."""
         now = datetime.now(timezone.utc)
-        if self.mode != "reschedule":
+        began = self._first_start(context, now)
+        run_of = to_run(
+            trigger_id=self.trigger_id,
+            completed_after=self.completed_after,
+            start_timeout=self.start_timeout,
+            asked_at=began,
+        )
+        run = run_of(self.hook.resolve_job_id(self.job_id, self.job_name))
+        return run, (now - began).total_seconds() >= max(self.poke_interval, 0.001)
+
+    def _first_start(self, context: Context, now: datetime) -> datetime:
+        if self.mode != "reschedule" or self.deferrable:
             return now
         ti = context["ti"]
         if hasattr(ti, "get_first_reschedule_date"):
             return ti.get_first_reschedule_date(context) or now
         return ti.start_date or now  # Airflow 2 keeps the first start here
 
-    def _result(self, outcome: Succeeded | Failed | NeverStarted | JobStatus) -> dict[str, Any]:
-        if isinstance(outcome, JobStatus):
-            idle = {"trigger_id": None, "start": None, "end": None, "duration": None}
-            return {**outcome.to_dict(), **idle}
-        if isinstance(outcome, Failed):
-            relay(outcome.execution.logs, self.log)
-        execution = conclude(outcome)
-        self.log.info("%s: The execution succeeded.", self._what())
-        return execution.to_dict()
+    def _why(self) -> str:
+        seen = self._seen.why if self._seen else "no look succeeded."
+        return f"it was not over after {for_people(self.timeout)}. {seen}"
 
-    def _timed_out(self) -> str:
-        why = self._seen.why if self._seen else "no look succeeded."
+    def _timed_out(self, why: str, event: Any = None) -> str:
+        job_id = (
+            self._run.job_id if self._run else (event or {}).get("job_id") or self.job_id or self.job_name
+        )
+        execution = "" if self.trigger_id is NOT_GIVEN else f" (trigger id {self.trigger_id})"
         return (
-            f"Stopped waiting for {self._what()} after {for_people(self.timeout)}: {why} "
+            f"Stopped waiting for TimeXtender job {job_id}{execution}: {why} "
             "What runs in TimeXtender runs on."
         )
 
-    def _what(self) -> str:
-        job = f"TimeXtender job {self._job_id or self.job_id or self.job_name}"
-        return f"{job} (trigger id {self.trigger_id})" if self.trigger_id else job
+
+def _is_known_in_triggerer(value: Any) -> bool:
+    if not isinstance(value, str):
+        return value is None or isinstance(value, (int, float))
+    from jinja2 import Environment, TemplateError, meta
+
+    try:
+        names = meta.find_undeclared_variables(Environment(autoescape=True).parse(value))
+    except TemplateError:
+        return False
+    return names <= KNOWN_IN_TRIGGERER

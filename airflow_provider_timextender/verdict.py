@@ -7,49 +7,91 @@ execution found under the trigger id says how it ended.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
 
-from airflow_provider_timextender.api import Execution, ExecutionState, JobState, JobStatus
+from airflow_provider_timextender.api import (
+    BLANK_GUID,
+    Call,
+    Execution,
+    ExecutionState,
+    JobState,
+    JobStatus,
+    awaited_execution,
+    job_logs,
+)
 from airflow_provider_timextender.errors import (
     ContractError,
     JobFailed,
     JobNeverStarted,
+    named,
 )
 
-ERROR_LINES = 10
+ERROR_LINES = 5
 """How many of its last error lines a failed execution's message shows."""
 
-_LINE_LENGTH = 500
+_WHY_BYTES = 1400
+"""The longest explanation of a failure: it also travels in a trigger's event, which has to stay small."""
+
+_ACTIVE = (JobState.PENDING, JobState.RUNNING)
+_ENDED = (ExecutionState.SUCCEEDED, ExecutionState.FAILED)
 
 
 @dataclass(frozen=True)
 class Run:
-    """One execution that was asked for: all that is needed to follow it from anywhere.
+    """What is waited for, from wherever, and what is remembered of it between two looks.
+
+    With ``trigger_id`` it is that execution; with ``completed_after`` an execution of the job that ends at
+    that time or later; with neither, an idle job.
 
     :ivar asked_at: when its start was asked for, or when the wait for it began.
     :ivar start_timeout: seconds that an idle job may show no execution before it counts as never started.
     :ivar active_at: when the job was last seen pending or running; ``None`` if never.
+    :ivar state: what the job was last seen doing; ``None`` before the first look.
+    :ivar unread: how many looks in a row went without the log.
     """
 
     job_id: str
-    trigger_id: str
+    trigger_id: str | None
     asked_at: datetime
     start_timeout: float = 600
+    completed_after: datetime | None = None
     active_at: datetime | None = None
+    state: JobState | None = None
+    unread: int = 0
 
-    def seen(self, status: JobStatus, now: datetime) -> Run:
-        """Return the run with what a status adds to its memory.
+    def wants_log(self, status: JobStatus, every: int) -> bool:
+        """Tell whether the log is worth asking for, now that the job's status has been read.
+
+        It is while the job is not busy, and whenever its status has changed. A busy job is usually busy with
+        our execution, so its log is read at every so many looks only; that still shows our end when another
+        execution keeps the job busy.
+        """
+        if self.trigger_id is None and self.completed_after is None:
+            return False
+        changed = status.state is not self.state
+        return changed or status.state not in _ACTIVE or self.unread + 1 >= every
+
+    def log(self) -> Call[list[Execution]]:
+        """Return the call that reads the part of the job's log that matters."""
+        if self.trigger_id is None:
+            return job_logs(self.job_id)
+        return awaited_execution(self.job_id, self.trigger_id)
+
+    def after(self, status: JobStatus, now: datetime, *, read: bool) -> Run:
+        """Return the run with what a look adds to its memory.
 
         A log may show an execution only after it has ended, and late; then the start timeout counts
         from the moment at which the job was last seen active, not from the submission.
         """
-        return replace(self, active_at=now) if status.state in _ACTIVE else self
-
-
-_ACTIVE = (JobState.PENDING, JobState.RUNNING)
-_ENDED = (ExecutionState.SUCCEEDED, ExecutionState.FAILED)
+        return replace(
+            self,
+            active_at=now if status.state in _ACTIVE else self.active_at,
+            state=status.state,
+            unread=0 if read else self.unread + 1,
+        )
 
 
 @dataclass(frozen=True)
@@ -86,28 +128,34 @@ class NeverStarted:
     why: str
 
 
-Verdict = Waiting | Succeeded | Failed | NeverStarted
+@dataclass(frozen=True)
+class Idle:
+    """The job does nothing, where only that was waited for. It says nothing about any execution."""
+
+    job_id: str
 
 
-def wants_logs(status: JobStatus, look: int) -> bool:
-    """Tell whether the execution's log is worth asking for at this look (0, 1, 2, ...).
-
-    A busy job is usually busy with our execution, so its log is read at every second look only; that
-    still shows our end within two looks when another execution keeps the job busy.
-    """
-    return look % 2 == 0 or status.state not in _ACTIVE
+Final = Succeeded | Failed | NeverStarted | Idle
+Verdict = Waiting | Final
 
 
 def judge(run: Run, status: JobStatus, executions: Sequence[Execution], now: datetime) -> Verdict:
     """Judge a run by what was last seen of it.
 
     :param status: the job's status, read *before* the executions.
-    :param executions: what stands in the log under the run's trigger id; empty if nothing does, or if
-        the log was not asked for.
+    :param executions: what :meth:`Run.log` answered; empty if it was not asked for.
     :param now: the time at which the status was read.
     :raises ContractError: if the execution has ended in a way that is in no table, or if several stand
         under the trigger id. Such an end is neither success nor failure.
     """
+    if run.completed_after is not None:
+        completed = last_completed(executions, run.completed_after)
+        if completed is not None:
+            return judge_execution(completed)
+        nothing = f"No execution has ended since {run.completed_after.isoformat()}."
+        return judge_job(status) or Waiting("idle", nothing)
+    if run.trigger_id is None:
+        return judge_job(status) or Idle(run.job_id)
     if len(executions) > 1:
         raise ContractError(
             f"{len(executions)} executions stand under trigger id {run.trigger_id} of job {run.job_id}, "
@@ -156,27 +204,63 @@ def judge_execution(execution: Execution) -> Waiting | Succeeded | Failed:
 
 
 def _why_failed(execution: Execution) -> str:
-    lines = [
+    why = (
         f"TimeXtender job {execution.job_id} failed (trigger id {execution.trigger_id}): "
-        f"{(execution.message or 'TimeXtender gave no message.')[:_LINE_LENGTH]}"
-    ]
-    errors = [log.message[:_LINE_LENGTH] for log in execution.logs if log.level >= 40]
-    if errors:
-        lines.append("Its last error lines:")
-        lines.extend(f"  {line}" for line in errors[-ERROR_LINES:])
-    return "\n".join(lines)
+        f"{shorten(plain(execution.message or 'TimeXtender gave no message.'), 500)}"
+    )
+    errors = [plain(log.message) for log in execution.logs if log.level >= 40][-ERROR_LINES:]
+    for number, line in enumerate(errors):
+        if number == 0:
+            why += "\nIts last error lines:"
+        why += f"\n  {shorten(line, (_WHY_BYTES - len(why.encode())) // (len(errors) - number) - 3)}"
+    return why
 
 
-def conclude(verdict: Succeeded | Failed | NeverStarted) -> Execution:
-    """Return the execution of a success, and raise what else a final verdict says.
+def plain(text: str) -> str:
+    """Return a text that cannot look like more than one: lines indented, control characters shown."""
+    lines = (
+        "".join(c if c.isprintable() or c == "\t" else ascii(c)[1:-1] for c in line)
+        for line in text.splitlines()
+    )
+    return "\n    ".join(lines)
 
+
+def shorten(text: str, size: int) -> str:
+    """Return the start of a text that takes at most so many bytes of UTF-8."""
+    encoded = text.encode(errors="replace")
+    if len(encoded) <= size:
+        return encoded.decode()
+    return encoded[: size - 3].decode(errors="ignore") + "..."
+
+
+def conclude(verdict: Final) -> dict[str, Any]:
+    """Return as plain JSON what a success is, and raise what else a final verdict says.
+
+    :return: ``{"job_id", "trigger_id", "state", "start", "end", "duration"}``.
     :raises JobFailed: for :class:`Failed`. :raises JobNeverStarted: for :class:`NeverStarted`.
     """
     if isinstance(verdict, Failed):
         raise JobFailed(verdict.why)
     if isinstance(verdict, NeverStarted):
         raise JobNeverStarted(verdict.why)
-    return verdict.execution
+    if isinstance(verdict, Idle):
+        nothing = dict.fromkeys(("trigger_id", "start", "end", "duration"))
+        return {"job_id": verdict.job_id, "state": JobState.IDLE.value, **nothing}
+    return verdict.execution.to_dict()
+
+
+def result_of(event: Any, *states: str) -> dict[str, Any]:
+    """Return the result that a trigger's event tells, and raise the error that it tells.
+
+    :param states: which states are a success for whoever waited.
+    :raises ContractError: if the event is none of ours.
+    """
+    if isinstance(event, Mapping):
+        if "error" in event:
+            raise named(str(event["error"]), str(event.get("message")))
+        if event.get("state") in states:
+            return dict(event)
+    raise ContractError(f"The trigger's event is not understood: {event!r}.")
 
 
 def last_completed(executions: Sequence[Execution], after: datetime) -> Execution | None:
@@ -197,6 +281,55 @@ def last_completed(executions: Sequence[Execution], after: datetime) -> Executio
         if execution.end is not None and execution.end >= after:
             completed.append((execution.end, execution))
     return max(completed, key=lambda pair: pair[0])[1] if completed else None
+
+
+LATE = timedelta(hours=6)
+"""How much later than a younger one an execution may show up in the log and still be news."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """Which finished executions have been told: what a watcher remembers.
+
+    :ivar since: what ended before is history.
+    :ivar ends: which executions have been told since, with their end (``None`` if unknown).
+    """
+
+    since: datetime
+    ends: Mapping[str, datetime | None] = field(default_factory=dict)
+
+    def news(self, executions: Sequence[Execution]) -> tuple[list[Execution], Told]:
+        """Return the executions that have ended and not been told, oldest first, and what is told then."""
+        ends = dict(self.ends)
+        fresh = []
+        for execution in executions:
+            over = execution.state in _ENDED or (execution.state is None and execution.end is not None)
+            history = execution.end is not None and execution.end < self.since
+            if over and not history and (name := _name(execution)) not in ends:
+                ends[name] = execution.end
+                fresh.append(execution)
+        newest = max((end for end in ends.values() if end is not None), default=self.since)
+        since = max(self.since, newest - LATE)
+        kept = {name: end for name, end in ends.items() if end is None or end >= since}
+        return sorted(fresh, key=lambda execution: execution.end or self.since), Told(since, kept)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        ends = {name: end.isoformat() if end else None for name, end in self.ends.items()}
+        return {"since": self.since.isoformat(), "ends": ends}
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Told:
+        """Return what :meth:`to_dict` stored."""
+        ends = {name: datetime.fromisoformat(end) if end else None for name, end in stored["ends"].items()}
+        return cls(datetime.fromisoformat(stored["since"]), ends)
+
+
+def _name(execution: Execution) -> str:
+    if execution.trigger_id is not None and execution.trigger_id != BLANK_GUID:
+        return execution.trigger_id
+    # Executions that were started by hand all carry the same id.
+    return f"{execution.job_id} {execution.start} {execution.end}"
 
 
 def for_people(seconds: float) -> str:

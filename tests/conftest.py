@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -107,9 +108,14 @@ def airflow_db() -> None:
 class TaskInstance:
     """The part of a task instance that the operators use; it keeps what they push."""
 
+    map_index = -1
+    max_tries = 0
+    dag_id = task_id = run_id = "t"
+
     def __init__(self) -> None:
         self.xcoms: dict[str, Any] = {}
-        self.first_reschedule: Any = None
+        self.start_date = datetime.now(timezone.utc)
+        self.first_reschedule: datetime | None = None
 
     def xcom_push(self, key: str, value: Any) -> None:
         assert key not in self.xcoms, f"R30: {key} is pushed twice"

@@ -195,6 +195,14 @@ def test_r02_only_an_execution_under_our_trigger_id_is_ours(execution: Any, ours
     assert [e.trigger_id for e in found] == ([TRIGGER] if ours else [])
 
 
+def test_r11_a_404_for_an_execution_that_may_not_show_yet_is_an_empty_list() -> None:
+    call = api.awaited_execution(JOB, TRIGGER)
+    assert call.path == api.job_logs(JOB, TRIGGER).path
+    assert read(call, answer(b"", 404), Vocabulary()) == []
+    with pytest.raises(errors.Refused):
+        read(api.job_logs(JOB, TRIGGER), answer(b"", 404), Vocabulary())
+
+
 def test_r14_nothing_said_is_an_empty_list() -> None:
     assert say(api.job_logs(JOB, TRIGGER), None) == []
     assert read(api.job_logs(JOB), answer(b"", 204), Vocabulary()) == []

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from airflow_provider_timextender.api import SEVERITY_LEVELS, Log
 from airflow_provider_timextender.errors import InvalidInput
 from airflow_provider_timextender.inputs import to_seconds, to_time
-from airflow_provider_timextender.logs import RELAY_LIMIT, LogFilter, relay
+from airflow_provider_timextender.logs import RELAY_LIMIT, LogFilter, exhaust, write
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
 
@@ -75,7 +75,8 @@ def test_bad_filters_are_refused(wanted: dict[str, str], says: str) -> None:
 
 
 def test_r31_lines_are_relayed_at_their_own_level(caplog: pytest.LogCaptureFixture) -> None:
-    relay([log("a"), log("b", "error", None), log("c %s", "warning"), log("d", None)], logging.getLogger("t"))
+    logs = [log("a"), log("b", "error", None), log("c %s", "warning"), log("d", None)]
+    exhaust(write(logs, logging.getLogger("t")))
     assert [(r.levelno, r.getMessage()) for r in caplog.records] == [
         (20, "TimeXtender: [2026-01-01T12:00:00+00:00] a"),
         (40, "TimeXtender: b"),
@@ -85,7 +86,7 @@ def test_r31_lines_are_relayed_at_their_own_level(caplog: pytest.LogCaptureFixtu
 
 
 def test_of_very_many_lines_the_last_are_relayed(caplog: pytest.LogCaptureFixture) -> None:
-    relay([log(str(n)) for n in range(RELAY_LIMIT + 5)], logging.getLogger("t"))
+    exhaust(write([log(str(n)) for n in range(RELAY_LIMIT + 5)], logging.getLogger("t")))
     first, second, *_, last = [r.getMessage() for r in caplog.records]
     assert first.startswith(f"The first 5 of {RELAY_LIMIT + 5} log lines are left out")
     assert second.endswith("] 5")

@@ -75,7 +75,7 @@ def test_r33_xcoms_and_link_are_there_before_the_wait(
     simulator.job("load").duration = 60
     simulator.fault("status", always=Fault("status", status=401))
     with pytest.raises(AirflowFailException):
-        wait().execute(context)
+        wait(max_unreachable=0.1).execute(context)
     (execution,) = simulator.world.executions
     link = f"https://portal.example/{execution.job.id}/{execution.trigger_id}"
     assert set(ti.xcoms) == {"trigger_id", "job_id", TimeXtenderJobLink.xcom_key}
@@ -234,7 +234,7 @@ def test_execution_timeout_during_the_wait_is_not_retried(
 ) -> None:
     mocker.patch.object(TimeXtenderHook, "look", side_effect=AirflowTaskTimeout("Timeout"))
     operator = wait(execution_timeout=timedelta(hours=1))
-    with pytest.raises(AirflowFailException, match=r"execution_timeout \(1:00:00\) is over.*not retried"):
+    with pytest.raises(AirflowFailException, match=r"execution_timeout is over.*not retried"):
         operator.execute(context)
 
 

@@ -13,22 +13,17 @@ from airflow.providers.common.compat.sdk import (
     AirflowSkipException,
 )
 
-try:
-    from airflow.sdk.exceptions import AirflowRescheduleException
-except ImportError:
-    from airflow.exceptions import AirflowRescheduleException
-
 from airflow_provider_timextender import errors, sensors
 from airflow_provider_timextender.hooks import TimeXtenderHook
 from airflow_provider_timextender.sensors import JobStatusSensor
 from airflow_provider_timextender.simulator import Fault, Simulator
 
 from .conftest import TaskInstance, context_of
+from .running import MODES, arguments_of, live
 
 pytestmark = pytest.mark.usefixtures("_task_log")
 
 OTHER = "11111111-1111-1111-1111-111111111111"
-MODES = ("poke", "reschedule")
 
 
 def sensor(**arguments: Any) -> JobStatusSensor:
@@ -36,15 +31,8 @@ def sensor(**arguments: Any) -> JobStatusSensor:
     return JobStatusSensor(**{**defaults, **arguments})
 
 
-def run(ti: TaskInstance, **arguments: Any) -> Any:
-    """Run a sensor to its end as Airflow does: anew after each reschedule, with no memory."""
-    began = datetime.now(timezone.utc)
-    while True:
-        try:
-            return sensor(**arguments).execute(context_of(ti))
-        except AirflowRescheduleException as again:
-            ti.first_reschedule = began
-            time.sleep(max(0, (again.reschedule_date - datetime.now(timezone.utc)).total_seconds()))
+def run(ti: TaskInstance, mode: str = "poke", **arguments: Any) -> Any:
+    return live(lambda: sensor(**arguments_of(mode), **arguments), ti, mode)
 
 
 @pytest.fixture(params=MODES)
@@ -94,14 +82,13 @@ def test_r22_r23_one_table_for_all_modes_and_only_a_timeout_skips(
         simulator.fault("status", always=Fault("status", status=401))
     arguments = {
         "trigger_id": simulator.run("load").trigger_id,
-        "mode": mode,
         "soft_fail": soft_fail,
         "timeout": timeout,
         "start_timeout": 0.4,
         "max_unreachable": 0.2,
     }
     if outcome == "succeeds":
-        assert run(ti, **arguments)["state"] == "succeeded"
+        assert run(ti, mode, **arguments)["state"] == "succeeded"
         return
     expected: dict[str, tuple[type[Exception], str]] = {
         "fails": (errors.JobFailed, "Invalid column name"),
@@ -109,14 +96,14 @@ def test_r22_r23_one_table_for_all_modes_and_only_a_timeout_skips(
         "unknown end": (AirflowFailException, "ContractError: .*'Hibernating'"),
         "times out": (
             AirflowSkipException if soft_fail else AirflowSensorTimeout,
-            r"Stopped waiting for TimeXtender job .* after 0\.4 s: The execution is running",
+            r"Stopped waiting for .*: it was not over after 0\.4 s\. The (job|execution) is running",
         ),
         "unreachable": (errors.ServerError, "HTTP 503"),
         "refused": (AirflowFailException, "API key was refused"),
     }
     kind, says = expected[outcome]
     with pytest.raises(kind, match=says) as caught:
-        run(ti, **arguments)
+        run(ti, mode, **arguments)
     assert isinstance(caught.value, AirflowSkipException) is (soft_fail and outcome == "times out")
     assert {r.method for r in simulator.requests} == {"GET"}
 
@@ -227,7 +214,9 @@ def test_without_a_trigger_id_it_waits_until_the_job_is_idle(
 def test_r01_a_status_that_is_not_understood_is_not_idle(
     simulator: Simulator, ti: TaskInstance, mode: str, word: Any
 ) -> None:
-    simulator.fault("status", always=Fault("unknown word", word=word))
+    route: Any
+    for route in ("status", "statuses"):
+        simulator.fault(route, always=Fault("unknown word", word=word))
     with pytest.raises(AirflowSensorTimeout, match="status was not understood"):
         run(ti, mode=mode, timeout=0.2)
 

@@ -10,20 +10,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_timextender import errors
-from airflow_provider_timextender.api import Execution, ExecutionState, JobState, JobStatus, Log
+from airflow_provider_timextender.api import BLANK_GUID, Execution, ExecutionState, JobState, JobStatus, Log
 from airflow_provider_timextender.verdict import (
     ERROR_LINES,
+    LATE,
     Failed,
+    Idle,
     NeverStarted,
     Run,
     Succeeded,
+    Told,
     Waiting,
     conclude,
     for_people,
     judge,
     judge_job,
     last_completed,
-    wants_logs,
+    result_of,
+    shorten,
 )
 
 JOB = "3f2504e0-4f89-11d3-9a0c-0305e82c3301"
@@ -73,7 +77,7 @@ def test_r01_success_only_if_our_execution_says_so(
     status: JobStatus, found: list[Execution], seconds: float, start_timeout: float
 ) -> None:
     now = after(seconds)
-    run = replace(RUN, start_timeout=start_timeout).seen(status, now)
+    run = replace(RUN, start_timeout=start_timeout).after(status, now, read=True)
     try:
         verdict = judge(run, status, found, now)
     except errors.ContractError:
@@ -95,7 +99,7 @@ def test_a_final_verdict_never_changes_back(looks: list[tuple[JobStatus, list[Ex
     for number, (status, found) in enumerate(looks):
         if len(found) == 1 and found[0].state in (ExecutionState.SUCCEEDED, ExecutionState.FAILED):
             verdicts = {
-                type(judge(RUN.seen(other, after(t)), other, found, after(t)))
+                type(judge(RUN.after(other, after(t), read=True), other, found, after(t)))
                 for other, _ in looks[number:]
                 for t in (0, 1e6)
             }
@@ -129,10 +133,10 @@ def test_r11_idle_without_an_execution_waits_for_the_start_timeout_and_then_neve
 
 
 def test_a_job_that_was_seen_running_gets_the_start_timeout_anew_for_its_log_to_appear() -> None:
-    run = RUN.seen(RUNNING, after(7200))
+    run = RUN.after(RUNNING, after(7200), read=True)
     assert isinstance(judge(run, IDLE, [], after(7205)), Waiting)
     assert isinstance(judge(run, IDLE, [], after(7800)), NeverStarted)
-    assert run.seen(IDLE, after(7300)) == run
+    assert run.after(IDLE, after(7300), read=True).active_at == after(7200)
 
 
 def test_r17_an_odd_state_is_waited_for_and_after_its_end_is_a_contract_error() -> None:
@@ -149,14 +153,55 @@ def test_two_executions_under_one_trigger_id_are_not_guessed() -> None:
         judge(RUN, IDLE, [GOOD, BAD], after(0))
 
 
-def test_the_log_is_read_when_the_job_is_not_busy_and_else_at_every_second_look() -> None:
-    wanted = {s.state: [wants_logs(s, n) for n in range(4)] for s in STATUSES}
-    assert wanted == {
-        JobState.IDLE: [True] * 4,
-        None: [True] * 4,
-        JobState.PENDING: [True, False, True, False],
-        JobState.RUNNING: [True, False, True, False],
-    }
+def reads(run: Run, every: int, *statuses: JobStatus) -> list[bool]:
+    """Tell at which of some looks the log is read."""
+    read = []
+    for status in statuses:
+        read.append(run.wants_log(status, every))
+        run = run.after(status, START, read=read[-1])
+    return read
+
+
+def test_the_log_of_a_busy_job_is_read_at_every_so_many_looks() -> None:
+    assert reads(RUN, 2, *[RUNNING] * 5) == [True, False, True, False, True]
+    assert reads(RUN, 4, *[PENDING] * 6) == [True, False, False, False, True, False]
+    assert reads(RUN, 1, *[RUNNING] * 3) == [True] * 3
+
+
+def test_the_log_is_read_at_once_when_the_job_is_not_busy_or_does_something_else() -> None:
+    assert reads(RUN, 9, *[IDLE] * 3, *[UNKNOWN] * 2) == [True] * 5
+    assert reads(RUN, 9, PENDING, PENDING, RUNNING, RUNNING, PENDING, PENDING) == [True, False] * 3
+
+
+@given(st.lists(statuses, max_size=30), st.integers(1, 5))
+def test_r02_an_end_is_never_hidden_for_longer(seen: list[JobStatus], every: int) -> None:
+    read = reads(RUN, every, *seen)
+    assert all(any(read[n : n + every]) for n in range(len(read) - every + 1))
+
+
+def test_an_idle_job_is_waited_for_without_its_log() -> None:
+    run = Run(JOB, None, START)
+    assert reads(run, 1, IDLE, RUNNING, UNKNOWN) == [False] * 3
+    assert judge(run, IDLE, [], after(0)) == Idle(JOB)
+    assert isinstance(judge(run, PENDING, [], after(1e6)), Waiting)
+    assert judge(run, UNKNOWN, [], after(0)) == judge_job(UNKNOWN)
+
+
+def test_r24_a_completed_execution_is_waited_for() -> None:
+    run = Run(JOB, None, START, completed_after=after(10))
+    assert reads(run, 2, IDLE, RUNNING, RUNNING, RUNNING) == [True, True, False, True]
+    assert judge(run, IDLE, [replace(GOOD, end=after(9))], after(0)) == Waiting(
+        "idle", "No execution has ended since 2026-01-01T00:00:10+00:00."
+    )
+    assert judge(run, RUNNING, [], after(0)) == judge_job(RUNNING)
+    late = replace(BAD, end=after(10))
+    assert isinstance(judge(run, RUNNING, [late], after(0)), Failed)
+
+
+def test_which_log_is_read() -> None:
+    assert RUN.log().path.endswith(f"/logs/{TRIGGER}")
+    assert RUN.log().absent is not None, "a 404 says that nothing stands there yet"
+    assert Run(JOB, None, START).log().path.endswith(f"{JOB}/logs")
 
 
 def log(message: str, severity: str | None = "error") -> Log:
@@ -164,14 +209,16 @@ def log(message: str, severity: str | None = "error") -> Log:
 
 
 def test_r31_a_failure_says_why() -> None:
-    logs = (log("begin", "info"), *(log(f"error {n}") for n in range(ERROR_LINES + 2)), log("x" * 9999))
+    errors_ = [log(f"error {n}") for n in range(ERROR_LINES + 2)]
+    logs = (log("begin", "info"), *errors_, log("\U0001f4a5" * 9999))
     verdict = judge(RUN, IDLE, [replace(BAD, message="no space", logs=logs)], after(0))
     assert isinstance(verdict, Failed)
     assert verdict.why.startswith(f"TimeXtender job {JOB} failed (trigger id {TRIGGER}): no space\n")
     assert "error 3\n" in verdict.why
     assert "error 2\n" not in verdict.why
     assert "begin" not in verdict.why
-    assert len(verdict.why) < 6500
+    assert verdict.why.endswith("\U0001f4a5...")
+    assert len(verdict.why.encode()) < 1450, "it fits an event"
 
 
 def test_r31_a_failure_without_message_or_log_says_so() -> None:
@@ -181,7 +228,8 @@ def test_r31_a_failure_without_message_or_log_says_so() -> None:
 
 
 def test_conclude_returns_or_raises() -> None:
-    assert conclude(Succeeded(GOOD)) is GOOD
+    assert conclude(Succeeded(GOOD)) == GOOD.to_dict()
+    assert conclude(Idle(JOB)) == {**dict.fromkeys(GOOD.to_dict()), "job_id": JOB, "state": "idle"}
     with pytest.raises(errors.JobFailed, match="why"):
         conclude(Failed(BAD, "why"))
     with pytest.raises(errors.JobNeverStarted, match="why"):
@@ -212,3 +260,80 @@ def test_r24_an_end_without_a_time_is_a_contract_error() -> None:
 )  # fmt: skip
 def test_r13_durations_for_people(seconds: float, text: str) -> None:
     assert for_people(seconds) == text
+
+
+@given(st.text(), st.integers(3, 50))
+def test_a_shortened_text_fits(text: str, size: int) -> None:
+    short = shorten(text, size)
+    assert len(short.encode()) <= size
+    assert short == text or short.endswith("...") or not text.isprintable()
+
+
+# --- events ---
+
+
+@given(st.none() | st.booleans() | st.text() | st.dictionaries(st.text(), st.text() | st.none()))
+def test_r01_only_an_event_that_says_so_is_a_success(event: object) -> None:
+    with pytest.raises(errors.TimeXtenderError):
+        result_of(event, "succeeded")
+
+
+def test_r01_the_state_of_an_event_must_be_one_that_was_waited_for() -> None:
+    event = conclude(Succeeded(GOOD))
+    assert result_of(event, "succeeded") == event
+    with pytest.raises(errors.ContractError, match="not understood"):
+        result_of(conclude(Idle(JOB)), "succeeded")
+    with pytest.raises(errors.ContractError, match="not understood"):
+        result_of({**event, "state": "failed"}, "succeeded", "idle")
+
+
+@pytest.mark.parametrize("kind", [errors.JobFailed, errors.Refused, errors.RateLimited, errors.WaitTimeout])
+def test_an_event_brings_back_its_error(kind: type[errors.TimeXtenderError]) -> None:
+    with pytest.raises(kind, match="why") as caught:
+        result_of({"error": kind.__name__, "message": "why", "state": "succeeded"}, "succeeded")
+    assert type(caught.value) is kind
+
+
+def test_an_event_of_another_version_brings_back_the_base_error() -> None:
+    with pytest.raises(errors.TimeXtenderError, match="NewerError: why"):
+        result_of({"error": "NewerError", "message": "why"}, "succeeded")
+
+
+# --- what has been told ---
+
+
+def test_each_finished_execution_is_news_once() -> None:
+    first, second = replace(BAD, end=after(10)), replace(GOOD, trigger_id="2", end=after(20))
+    fresh, told = Told(START).news([second, GOING, first])
+    assert fresh == [first, second], "oldest first"
+    assert told.news([first, second]) == ([], told)
+    assert Told.from_dict(told.to_dict()) == told
+    assert Told(after(20)).news([first, second])[0] == [second], "the rest is history"
+
+
+def test_executions_by_hand_are_told_apart() -> None:
+    one = replace(GOOD, trigger_id=BLANK_GUID, start=START, end=after(1))
+    other = replace(one, start=after(2), end=after(3))
+    nameless = replace(one, trigger_id=None, start=after(4), end=after(5))
+    assert Told(START).news([one, other, nameless])[0] == [one, other, nameless]
+
+
+def test_what_shows_up_late_is_news_but_not_for_ever() -> None:
+    newest = replace(GOOD, end=START + timedelta(days=1))
+    _, told = Told(START).news([newest])
+    assert told.since == START + timedelta(days=1) - LATE
+    late = replace(GOOD, trigger_id="2", end=told.since)
+    too_late = replace(GOOD, trigger_id="3", end=told.since - timedelta(seconds=1))
+    fresh, told = told.news([late, too_late])
+    assert fresh == [late]
+    _, told = told.news([replace(GOOD, trigger_id="4", end=START + timedelta(days=9))])
+    assert set(told.ends) == {"4"}, "what can be no news any more is forgotten"
+
+
+def test_an_end_that_is_not_understood_is_an_end_and_one_without_a_time_too() -> None:
+    odd = replace(ODD, end=after(1))
+    timeless = replace(GOOD, trigger_id="2", end=None)
+    fresh, told = Told(START).news([ODD, odd, timeless])
+    assert sorted(fresh, key=str) == sorted([odd, timeless], key=str)
+    assert told.news([odd, timeless])[0] == []
+    assert Told.from_dict(told.to_dict()) == told

@@ -107,6 +107,10 @@ class Simulator:
         trigger_id = BLANK_TRIGGER_ID if by == "hand" else None
         return self.world.queue(self.job(name), time.time(), trigger_id=trigger_id)
 
+    def finish(self, outcome: Literal["succeeded", "failed"] = "succeeded") -> None:
+        """End everything that is pending or running, now."""
+        self.world.finish(time.time(), outcome)
+
     def fault(self, route: Route, *faults: Fault, always: Fault | None = None) -> None:
         """Spoil the next answers of a route, one fault each, or all of them from then on."""
         self._faults[route].extend(faults)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 BLANK_TRIGGER_ID = str(uuid.UUID(int=0))
@@ -103,6 +103,13 @@ class World:
         )
         self.executions.append(execution)
         return execution
+
+    def finish(self, now: float, outcome: Literal["succeeded", "failed"] = "succeeded") -> None:
+        """End everything that is pending or running."""
+        for number, execution in enumerate(self.executions):
+            if execution.state(now) in ("pending", "running"):
+                started = min(execution.started, now)
+                self.executions[number] = replace(execution, started=started, ended=now, outcome=outcome)
 
     def status(self, job: Job, now: float) -> Literal["idle", "pending", "running"]:
         """Return what the job is doing; idle also after a failure."""

@@ -1,0 +1,97 @@
+"""What the operator and the sensor share about waiting in the triggerer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+from airflow.providers.common.compat.sdk import BaseOperator
+
+from airflow_provider_timextender.polling import BACKSTOP
+from airflow_provider_timextender.verdict import Run
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+
+class DefersMixin(BaseOperator):
+    """Waits in the triggerer, where a success also ends the task if nothing is left to do on a worker."""
+
+    deferrable: bool
+    timextender_conn_id: str
+
+    def defer_to_trigger(
+        self,
+        context: Context,
+        run: Run,
+        *,
+        poll_interval: float,
+        timeout: float,
+        max_unreachable: float,
+        returns: Literal["trigger_id", "result"],
+    ) -> NoReturn:
+        """Defer, with limits that count from when the run was asked for."""
+        # Imported here, as nobody needs it when a DAG is parsed.
+        from airflow_provider_timextender.triggers import JobExecutionTrigger
+
+        ti: Any = context["ti"]
+        deadline = ti.start_date + self.execution_timeout if self.execution_timeout else None
+        # A worker has to tell how many tasks are mapped over the result.
+        in_dag = self.has_dag()  # type: ignore[no-untyped-call]
+        maps = in_dag and ti.map_index < 0 and any(True for _ in self.iter_mapped_dependants())
+        self.defer(
+            trigger=JobExecutionTrigger(
+                timextender_conn_id=self.timextender_conn_id,
+                job_id=run.job_id,
+                trigger_id=run.trigger_id,
+                completed_after=_iso(run.completed_after),
+                asked_at=_iso(run.asked_at),
+                start_timeout=run.start_timeout,
+                poll_interval=poll_interval,
+                timeout=timeout,
+                execution_deadline=_iso(deadline),
+                max_unreachable=max_unreachable,
+                known_key=True,
+                end_with=None if maps else self.end_with(returns),
+            ),
+            method_name="execute_complete",
+            timeout=timedelta(seconds=timeout) + BACKSTOP,
+        )
+
+    def end_with(
+        self, returns: Literal["trigger_id", "result"]
+    ) -> Literal["trigger_id", "result", "nothing"] | None:
+        """Return what a trigger may end the task with, ``None`` if a worker has something left to do."""
+        left_to_do = (
+            self.outlets  # their events are sent by a worker
+            or self._post_execute_hook is not None
+            or not type(self).__module__.startswith(__package__)  # a subclass may do more at the end
+        )
+        if left_to_do:
+            return None
+        return returns if self.do_xcom_push else "nothing"
+
+    def resume_execution(
+        self, next_method: str, next_kwargs: Mapping[str, Any] | None, context: Context
+    ) -> Any:
+        """Resume after an event, or after Airflow has lost or ended the wait, which is told like an event."""
+        event = (next_kwargs or {}).get("event")
+        if next_method == "__fail__":
+            told = next_kwargs or {}
+            if told.get("traceback"):
+                self.log.error("The trigger ended with an error:\n%s", "".join(told["traceback"]))
+            timed_out = "timeout" in str(told.get("error")).lower()
+            event = {
+                "error": "WaitTimeout" if timed_out else "TriggerLost",
+                "message": f"Airflow ended the wait: {told.get('error')}.",
+            }
+        return self.execute_complete(context, event)
+
+    def execute_complete(self, context: Context, event: Any) -> Any:
+        """Take what the trigger tells."""
+        raise NotImplementedError
+
+
+def _iso(time: datetime | None) -> str | None:
+    return time.isoformat() if time else None

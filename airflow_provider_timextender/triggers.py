@@ -1,0 +1,437 @@
+"""The triggers: what waits in the triggerer.
+
+Airflow 3.3 and later run one poll for all triggers that share a connection and an interval; on older versions
+each trigger runs its own. Everything else is the same on all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Hashable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+from airflow.providers.common.compat.triggers import BaseEventTrigger
+from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
+
+from airflow_provider_timextender import api
+from airflow_provider_timextender.errors import (
+    ExecutionTimeout,
+    InvalidInput,
+    Refused,
+    TimeXtenderError,
+    WaitTimeout,
+    named,
+)
+from airflow_provider_timextender.hooks import TimeXtenderHook
+from airflow_provider_timextender.inputs import NOT_GIVEN, to_run, to_seconds, to_time
+from airflow_provider_timextender.logs import relay, warn_that_it_runs_on
+from airflow_provider_timextender.polling import BACKSTOP, JITTER, Snapshot, every, poll
+from airflow_provider_timextender.verdict import (
+    Failed,
+    Run,
+    Succeeded,
+    Told,
+    Verdict,
+    Waiting,
+    conclude,
+    for_people,
+    judge,
+    shorten,
+)
+
+if TYPE_CHECKING:
+    from airflow_provider_timextender.client import AsyncClient
+
+MESSAGE_BYTES = 1500
+"""The longest message in an event: with all else, an event stays below 2 KB."""
+
+STORE_KEY = "timextender_told"
+"""Where an asset's state store keeps which executions have been told."""
+
+
+class JobExecutionTrigger(BaseEventTrigger):
+    """Fires once, when what is waited for has ended, or cannot be waited for any longer.
+
+    What is waited for is told by ``trigger_id`` and ``completed_after`` as in
+    :class:`~airflow_provider_timextender.sensors.JobStatusSensor`. It sends nothing but GETs.
+
+    The event is plain JSON of at most 2 KB: ``{"job_id", "trigger_id", "state", "start", "end", "duration"}``
+    after a success, else ``{"job_id", "trigger_id", "error", "message"}`` with the class name of an error out
+    of :mod:`~airflow_provider_timextender.errors`. Nothing is raised: Airflow would take an exception for a
+    failed job, when only nobody could look.
+
+    :param timextender_conn_id: the Airflow connection.
+    :param job_id: the job's guid. :param job_name: its exact name instead.
+    :param trigger_id: the execution. :param completed_after: ISO 8601, instead of a trigger id.
+    :param asked_at: ISO 8601: when the wait began, from which on its limits count; ``None`` for now.
+    :param start_timeout: seconds that an idle job may show no execution before it counts as never started.
+    :param poll_interval: seconds between two looks.
+    :param timeout: seconds to wait, at most.
+    :param execution_deadline: ISO 8601: when Airflow will end the task; the trigger forestalls it.
+    :param max_unreachable: seconds without one good look after which the wait is given up.
+    :param known_key: the API key has been accepted before, so that its refusal may be a passing one.
+    :param end_with: after a success, end the task from here, without a worker: ``"trigger_id"`` or
+        ``"result"`` is its return value then, ``"nothing"`` if it has none; ``None`` resumes the task.
+    """
+
+    # An event trigger leaves its task's triggerer queue, as most have no task; this one has.
+    supports_triggerer_queue = True
+
+    def __init__(
+        self,
+        *,
+        timextender_conn_id: str = TimeXtenderHook.default_conn_name,
+        job_id: str | None = None,
+        job_name: str | None = None,
+        trigger_id: str | None = None,
+        completed_after: str | None = None,
+        asked_at: str | None = None,
+        start_timeout: float | str = 600,
+        poll_interval: float | str = 30,
+        timeout: float = 7 * 24 * 3600,
+        execution_deadline: str | None = None,
+        max_unreachable: float | str = 900,
+        known_key: bool = False,
+        end_with: Literal["trigger_id", "result", "nothing"] | None = None,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        # Kept as they came: they may still be templates, and `trigger_id` is an id of Airflow's own.
+        self.arguments: dict[str, Any] = {
+            "timextender_conn_id": timextender_conn_id,
+            "job_id": job_id,
+            "job_name": job_name,
+            "trigger_id": trigger_id,
+            "completed_after": completed_after,
+            "asked_at": asked_at,
+            "start_timeout": start_timeout,
+            "poll_interval": poll_interval,
+            "timeout": timeout,
+            "execution_deadline": execution_deadline,
+            "max_unreachable": max_unreachable,
+            "known_key": known_key,
+            "end_with": end_with,
+        }
+        self._made = datetime.now(timezone.utc)
+        self._timeout = timedelta(seconds=to_seconds(timeout, "timeout"))
+        self._run: Run | None = None
+        self._known_key = False
+        self._waiting: Waiting | None = None
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return what Airflow stores."""
+        return f"{__name__}.{type(self).__name__}", dict(self.arguments)
+
+    def render_template_fields(self, context: Any, jinja_env: Any = None) -> None:
+        """Render the arguments, where Airflow has started the task here and not on a worker."""
+        self.arguments = self.render_template(self.arguments, context, jinja_env or self.get_template_env())
+
+    def shared_stream_key(self) -> Hashable:
+        """Tell with whom the poll is shared (Airflow 3.3 and later): it is all that a poll depends on."""
+        return (__name__, self.arguments["timextender_conn_id"], self._interval)
+
+    @classmethod
+    async def open_shared_stream(cls, kwargs: dict[str, Any]) -> AsyncIterator[Snapshot]:
+        """Poll for all triggers with the same key."""
+        async with aclosing(cls(**kwargs)._poll()) as snapshots:
+            async for snapshot in snapshots:
+                yield snapshot
+
+    async def filter_shared_stream(
+        self, shared_stream: AsyncIterator[Snapshot]
+    ) -> AsyncIterator[TriggerEvent]:
+        """Wait on a shared poll."""
+        if self._limit(datetime.now(timezone.utc)) is not None:
+            # The next snapshot may be an interval away, and a triggerer that was down has cost time enough.
+            async for event in self.run():
+                yield event
+            return
+        yield await self._event(shared_stream)
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait on a poll of one's own."""
+        try:
+            snapshots = self._poll()
+        except InvalidInput as error:
+            yield TriggerEvent(self._failure(error))
+            return
+        async with aclosing(snapshots):
+            event = await self._event(snapshots)
+        yield event
+
+    async def on_kill(self) -> None:
+        """Say that the job runs on (Airflow 3.3 and later)."""
+        warn_that_it_runs_on(self.log, self.arguments["job_id"], self.arguments["trigger_id"])
+
+    @property
+    def _interval(self) -> float:
+        return to_seconds(self.arguments["poll_interval"], "poll_interval")
+
+    def _poll(self) -> AsyncGenerator[Snapshot, None]:
+        return poll(self.arguments["timextender_conn_id"], self._interval)
+
+    async def _event(self, snapshots: AsyncIterator[Snapshot]) -> TriggerEvent:
+        try:
+            result = await self._wait(snapshots)
+        except TimeXtenderError as error:
+            return TriggerEvent(self._failure(error))
+        end_with = self.arguments["end_with"]
+        # Where Airflow has started the task here, nobody has asked yet whether tasks are mapped over its
+        # result, which a worker has to tell.
+        if self.task is not None and any(True for _ in self.task.iter_mapped_dependants()):
+            end_with = None
+        # A triggerer has given the trigger its id. `dag.test()` has none, and cannot end a task from here.
+        if end_with is None or self.trigger_id is None:
+            return TriggerEvent(result)
+        returned = {"trigger_id": result["trigger_id"], "result": result}.get(end_with)
+        return TaskSuccessEvent(xcoms=None if returned is None else {"return_value": returned})
+
+    def _failure(self, error: TimeXtenderError) -> dict[str, Any]:
+        return {
+            "job_id": self._run.job_id if self._run else self.arguments["job_id"],
+            "trigger_id": self.arguments["trigger_id"],
+            "error": type(error).__name__,
+            "message": shorten(str(error), MESSAGE_BYTES),
+        }
+
+    async def _wait(self, snapshots: AsyncIterator[Snapshot]) -> dict[str, Any]:
+        """Return the result of a success, and raise everything else that a wait can end with."""
+        patience = timedelta(seconds=to_seconds(self.arguments["max_unreachable"], "max_unreachable"))
+        good_at = datetime.now(timezone.utc)
+        # A trigger that was moved here from elsewhere has looked before, too.
+        moved = (good_at - self._began).total_seconds() > self._interval
+        self._known_key = self.arguments["known_key"] or moved
+        sharers: set[object] = set()
+        try:
+            async for snapshot in snapshots:
+                sharers = snapshot.sharers
+                sharers.add(self)
+                limit = self._limit(snapshot.at)
+                problem, client = snapshot.problem, snapshot.client
+                if problem is None and client is not None:
+                    try:
+                        verdict = await self._look(snapshot, client, 1 if limit else every(len(sharers)))
+                    except TimeXtenderError as error:
+                        problem = error
+                if problem is None:
+                    good_at, self._known_key = snapshot.at, True
+                    if not isinstance(verdict, Waiting):
+                        await self._show_log(verdict)
+                        return conclude(verdict)
+                    self._say(verdict)
+                elif not self._may_pass(problem) or snapshot.at - good_at > patience:
+                    raise named(type(problem).__name__, str(problem))  # the poll's own is shared
+                if limit is not None:
+                    why = self._waiting.why if self._waiting else str(problem)
+                    limit.args = (f"{limit} {why}",)
+                    raise limit
+        finally:
+            sharers.discard(self)
+        raise AssertionError("A poll does not end.")
+
+    async def _look(self, snapshot: Snapshot, client: AsyncClient, every: int) -> Verdict:
+        if self._run is None:
+            self._run = await self._begin(client)
+        status = snapshot.statuses.get(self._run.job_id)
+        if status is None:
+            status = await client.read(api.job_status(self._run.job_id))
+        read = self._run.wants_log(status, every)
+        executions = await client.read(self._run.log()) if read else []
+        self._run = self._run.after(status, snapshot.at, read=read)
+        return judge(self._run, status, executions, snapshot.at)
+
+    async def _begin(self, client: AsyncClient) -> Run:
+        given = self.arguments
+        run_of = to_run(
+            trigger_id=NOT_GIVEN if given["trigger_id"] is None else given["trigger_id"],
+            completed_after=NOT_GIVEN if given["completed_after"] is None else given["completed_after"],
+            start_timeout=given["start_timeout"],
+            asked_at=self._began,
+        )
+        if (given["job_id"] is None) == (given["job_name"] is None):
+            raise InvalidInput("Give either a job id or a job name, and not both.")
+        if given["job_id"] is not None:
+            return run_of(api.guid(given["job_id"], "job id"))
+        jobs = await client.read(api.list_jobs())
+        return run_of(api.find_job(jobs, given["job_name"]).id)
+
+    @property
+    def _began(self) -> datetime:
+        if (asked_at := to_time(self.arguments["asked_at"], "asked_at")) is not None:
+            return asked_at
+        end: datetime | None = getattr(self, "timeout_after", None)
+        if end is not None:
+            return end - BACKSTOP - self._timeout  # Airflow has started the task here, and keeps only the end
+        return self._made
+
+    def _limit(self, at: datetime) -> WaitTimeout | None:
+        """Return with what the wait ends if it is not over at this look."""
+        if at >= self._began + self._timeout:
+            return WaitTimeout(f"it was not over after {for_people(self._timeout.total_seconds())}.")
+        deadline = to_time(self.arguments["execution_deadline"], "execution_deadline")
+        if deadline is not None and at + timedelta(seconds=self._interval * JITTER) >= deadline:
+            return ExecutionTimeout("execution_timeout is over.")
+        return None
+
+    def _may_pass(self, problem: TimeXtenderError) -> bool:
+        refused = isinstance(problem, Refused) and problem.of_the_key and self._known_key
+        return problem.transient or refused
+
+    def _say(self, verdict: Waiting) -> None:
+        if self._waiting is None or verdict.state != self._waiting.state:
+            level = logging.WARNING if verdict.state == "unknown" else logging.INFO
+            self.log.log(level, "%s", verdict.why)
+        self._waiting = verdict
+
+    async def _show_log(self, verdict: Verdict) -> None:
+        if isinstance(verdict, (Succeeded, Failed)):
+            for _ in relay(verdict.execution, self.log):
+                await asyncio.sleep(0)
+
+
+@dataclass(frozen=True)
+class Found:
+    """Logs that were read at one moment, and what is to be done when the events of them are stored."""
+
+    executions: list[api.Execution]
+    when_stored: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+
+
+class JobFinishedTrigger(BaseEventTrigger):
+    """Fires for each execution that finishes, whoever started it: for an asset's watcher (Airflow 3).
+
+    The event, which a DAG finds as ``payload`` in the extra of the asset's event, is ``{"job_id",
+    "trigger_id", "state", "start", "end", "duration"}`` with times in ISO 8601 and UTC and the duration in
+    seconds. ``state`` is ``"succeeded"``, ``"failed"``, or ``None`` if the API's word is in no table; the
+    trigger id is the blank guid for an execution that was started by hand.
+
+    On Airflow 3.3 and later the executions that have been told are remembered with the asset, and only after
+    Airflow has stored the event: a restart loses none, and tells one twice only if it happens within the
+    second or two in between. On older versions the trigger begins anew with each restart.
+
+    :param job_ids: the jobs to watch. :param job_names: the same by exact name. Neither stands for all jobs.
+    :param states: the ends to fire for, for example ``["succeeded"]``; ``None`` for any.
+    :param timextender_conn_id: the Airflow connection.
+    :param poll_interval: seconds between two looks at the status of all jobs. A job's log is read when its
+        status has changed, and in turn, so that what begins and ends between two looks is found as well.
+    """
+
+    def __init__(
+        self,
+        *,
+        job_ids: Sequence[str] | None = None,
+        job_names: Sequence[str] | None = None,
+        states: Sequence[str] | None = None,
+        timextender_conn_id: str = TimeXtenderHook.default_conn_name,
+        poll_interval: float = 60,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.job_ids = [api.guid(job_id, "job id") for job_id in job_ids] if job_ids else None
+        self.job_names = list(job_names) if job_names else None
+        if unknown := set(states or ()) - {"succeeded", "failed"}:
+            raise InvalidInput(f"states has {sorted(unknown)}; it takes 'succeeded' and 'failed'.")
+        self.states = sorted(set(states)) if states else None
+        self.timextender_conn_id = timextender_conn_id
+        self.poll_interval = to_seconds(poll_interval, "poll_interval")
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return what Airflow stores."""
+        return f"{__name__}.{type(self).__name__}", {
+            "job_ids": self.job_ids,
+            "job_names": self.job_names,
+            "states": self.states,
+            "timextender_conn_id": self.timextender_conn_id,
+            "poll_interval": self.poll_interval,
+        }
+
+    def shared_stream_key(self) -> Hashable:
+        """Tell with whom the poll is shared (Airflow 3.3 and later)."""
+        jobs = (tuple(self.job_ids or ()), tuple(self.job_names or ()))
+        return (__name__, "finished", self.timextender_conn_id, self.poll_interval, jobs)
+
+    @classmethod
+    def create_shared_stream_producer(cls, kwargs: dict[str, Any]) -> Any:
+        """Return what polls, and hears when events have been stored (Airflow 3.3 and later)."""
+        from airflow.triggers.shared_stream import SharedStreamProducer
+
+        class Producer(SharedStreamProducer):
+            async def open_stream(self) -> AsyncIterator[tuple[Found, Found]]:
+                async for found in cls(**kwargs)._watch():
+                    yield found, found
+
+            async def advance(self, batch: Sequence[Any]) -> None:
+                for item in batch:
+                    for store in item.broker_payload.when_stored:
+                        await store()
+
+        return Producer()
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Watch with a poll of one's own, and without a memory (Airflow 3.0 to 3.2)."""
+        async for event in self.filter_shared_stream(self._watch()):
+            yield event
+
+    async def filter_shared_stream(self, shared_stream: AsyncIterator[Found]) -> AsyncIterator[TriggerEvent]:
+        """Yield an event for each execution that has not been told yet."""
+        told = await self._recall()
+        async for found in shared_stream:
+            before = told
+            fresh, told = told.news(found.executions)
+            for execution in fresh:
+                event = execution.to_dict()
+                if self.states is None or event["state"] in self.states:
+                    yield TriggerEvent(event)
+            if told != before:
+                found.when_stored.append(partial(self._remember, told))
+
+    async def _watch(self) -> AsyncGenerator[Found, None]:
+        states: dict[str, api.JobState | None] = {}
+        unread: dict[str, int] = {}
+        job_ids = self.job_ids if self.job_names is None else None
+        said = ""
+        async with aclosing(poll(self.timextender_conn_id, self.poll_interval)) as snapshots:
+            async for snapshot in snapshots:
+                problem, found = snapshot.problem, Found([])
+                try:
+                    if snapshot.client is not None and problem is None:
+                        if self.job_names is not None and job_ids is None:
+                            jobs = await snapshot.client.read(api.list_jobs())
+                            named = [api.find_job(jobs, name).id for name in self.job_names]
+                            job_ids = [*(self.job_ids or ()), *named]
+                        watched = job_ids or list(snapshot.statuses)
+                        for job_id in watched:
+                            status = snapshot.statuses.get(job_id)
+                            state = status.state if status else None
+                            unread[job_id] = unread.get(job_id, len(watched)) + 1
+                            if (
+                                job_id in states
+                                and state is states[job_id]
+                                and unread[job_id] < every(len(watched))
+                            ):
+                                continue
+                            executions = await snapshot.client.read(api.job_logs(job_id))
+                            found.executions.extend(executions)
+                            states[job_id], unread[job_id] = state, 0
+                except TimeXtenderError as error:
+                    problem = error
+                if problem is not None and str(problem) != said:
+                    self.log.warning("Could not look at all jobs: %s", problem)
+                said = str(problem) if problem is not None else ""
+                yield found
+
+    async def _recall(self) -> Told:
+        try:
+            stored: Any = await self.asset_state_store.aget(STORE_KEY) if self.asset_state_store else None
+        except ValueError as error:
+            self.log.warning("Nothing is remembered over a restart: %s", error)
+            self.asset_state_store = None
+            stored = None
+        return Told.from_dict(stored) if stored else Told(datetime.now(timezone.utc))
+
+    async def _remember(self, told: Told) -> None:
+        if self.asset_state_store:
+            await self.asset_state_store.aset(STORE_KEY, told.to_dict())

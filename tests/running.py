@@ -1,0 +1,88 @@
+"""Runs an operator to its end as Airflow does, in every mode in which a task can wait."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack
+from datetime import datetime, timezone
+from importlib import import_module
+from typing import Any
+from unittest import mock
+
+from airflow.providers.common.compat.sdk import TaskDeferred
+
+try:
+    from airflow.sdk.exceptions import AirflowRescheduleException
+except ImportError:
+    from airflow.exceptions import AirflowRescheduleException
+
+try:
+    from airflow.triggers.shared_stream import SharedStreamManager
+except ImportError:  # before Airflow 3.3
+    SharedStreamManager = None
+
+from .conftest import TaskInstance, context_of
+
+SHARES = SharedStreamManager is not None
+DEFERRABLE = ("deferrable", "shared poll") if SHARES else ("deferrable",)
+MODES = ("poke", "reschedule", *DEFERRABLE)
+
+
+def arguments_of(mode: str) -> dict[str, Any]:
+    """Return what a sensor is told so that it waits in a mode."""
+    return {"deferrable": True} if mode in DEFERRABLE else {"mode": mode}
+
+
+def live(make: Callable[[], Any], ti: TaskInstance, mode: str) -> Any:
+    """Run a task to its end: anew after each reschedule and each deferral, with no memory."""
+    began = datetime.now(timezone.utc)
+    while True:
+        try:
+            with ExitStack() as stack:
+                _airflow_2_start_date(stack, ti)
+                return make().execute(context_of(ti))
+        except AirflowRescheduleException as again:
+            ti.first_reschedule = began
+            time.sleep(max(0, (again.reschedule_date - datetime.now(timezone.utc)).total_seconds()))
+        except TaskDeferred as deferred:
+            event = fire(deferred.trigger, mode)
+            return make().resume_execution(deferred.method_name, {"event": event}, context_of(ti))
+
+
+def _airflow_2_start_date(stack: ExitStack, ti: TaskInstance) -> None:
+    import airflow.sensors.base as base
+
+    if hasattr(base, "_orig_start_date"):
+        began = ti.first_reschedule
+        stack.enter_context(mock.patch.object(base, "_orig_start_date", return_value=began))
+
+
+def stored(trigger: Any) -> Any:
+    """Return a trigger as a triggerer makes it from what Airflow stores."""
+    classpath, arguments = trigger.serialize()
+    module, name = classpath.rsplit(".", 1)
+    return getattr(import_module(module), name)(**json.loads(json.dumps(arguments)))
+
+
+def fire(trigger: Any, mode: str = "deferrable") -> Any:
+    """Return the event's payload, as it comes out of Airflow's database."""
+    events = asyncio.run(events_of(stored(trigger), mode))
+    assert len(events) == 1, "R27: exactly one event"
+    text = json.dumps(events[0].payload)
+    assert len(text) <= 2048, "R34"
+    return json.loads(text)
+
+
+async def events_of(trigger: Any, mode: str) -> list[Any]:
+    """Run a trigger until it ends, by itself or on a poll that Airflow shares out."""
+    if mode != "shared poll":
+        return [event async for event in trigger.run()]
+    manager = SharedStreamManager()
+    key = trigger.shared_stream_key()
+    shared: AsyncIterator[Any] = manager.subscribe(trigger_id=1, trigger=trigger, key=key)
+    events = [event async for event in trigger.filter_shared_stream(shared)]
+    await manager.unsubscribe(1, key)
+    return events
