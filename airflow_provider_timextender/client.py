@@ -243,9 +243,9 @@ class AsyncClient:
         settings = self.settings
         url = f"{settings.base_url}{call.path}"
         where = f"{call.method} {url}"
+        session = await self._open()
         failure: Unreachable | InvalidInput
         try:
-            session = await self._open()
             async with session.request(
                 call.method,
                 url,
@@ -277,9 +277,12 @@ def _trust(verify: bool | str) -> ssl.SSLContext | bool:
     if verify is True:
         environment = (os.environ.get(name) for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"))
         verify = next(filter(None, environment), None) or requests.utils.DEFAULT_CA_BUNDLE_PATH
-    if Path(verify).is_dir():
-        return ssl.create_default_context(capath=verify)
-    return ssl.create_default_context(cafile=verify)
+    try:
+        if Path(verify).is_dir():
+            return ssl.create_default_context(capath=verify)
+        return ssl.create_default_context(cafile=verify)
+    except OSError as error:  # an SSLError is one, too
+        raise InvalidInput(f"The CA bundle {verify!r} cannot be read: {error}.") from None
 
 
 def _read(
@@ -300,12 +303,13 @@ def _async_failure(error: Exception, where: str, settings: Settings) -> Unreacha
 
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return _bad_certificate(where, error)
-    if isinstance(error, (aiohttp.InvalidURL, ssl.SSLError)) or _is_about_a_file(error):
+    if isinstance(error, aiohttp.InvalidURL):
         return _unusable(where, error)
     unsent = isinstance(
         error, (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError, aiohttp.ConnectionTimeoutError)
     )
-    return _unreachable(where, error, settings, sent=not unsent)
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    return _unreachable(where, cause, settings, sent=not unsent)
 
 
 def _failure(error: Exception, where: str, settings: Settings) -> Unreachable | InvalidInput:
@@ -313,8 +317,9 @@ def _failure(error: Exception, where: str, settings: Settings) -> Unreachable | 
     last = causes[-1]
     if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
         return _bad_certificate(where, last)
-    if isinstance(error, _UNUSABLE) or _is_about_a_file(error) or "X509" in str(last):
-        # What is said before a socket is opened: an unusable URL, proxy or CA bundle.
+    if type(error) is OSError or "X509" in str(last):  # how `requests` says it, before it opens a socket
+        return InvalidInput(f"The CA bundle {settings.verify!r} cannot be read: {last}.")
+    if isinstance(error, _UNUSABLE):
         return _unusable(where, error)
     unsent = isinstance(error, requests.ConnectTimeout) or any(
         # NameResolutionError is a NewConnectionError; a proxy that could not be reached is one too.
@@ -330,11 +335,6 @@ _UNUSABLE = (
     requests.exceptions.MissingSchema,
     urllib3.LocationValueError,
 )
-
-
-def _is_about_a_file(error: Exception) -> bool:
-    plain = isinstance(error, OSError) and not isinstance(error, requests.RequestException)
-    return plain and type(error) in (OSError, FileNotFoundError, PermissionError, IsADirectoryError)
 
 
 def _unreachable(where: str, error: BaseException, settings: Settings, *, sent: bool) -> Unreachable:

@@ -29,7 +29,7 @@ class NotGiven(Enum):
 NOT_GIVEN = NotGiven.NOT_GIVEN
 
 
-def given(value: T | NotGiven | None, what: str) -> T | None:
+def given(value: T | NotGiven, what: str) -> T | None:
     """Return a value, ``None`` if it was not given.
 
     :raises InvalidInput: if it was given and is ``None`` or blank: what a template renders of nothing must
@@ -94,7 +94,7 @@ def to_run(
     :raises InvalidInput: for an unusable value, and for both an execution and a moment.
     """
     execution = given(trigger_id, "trigger_id")
-    after: datetime | str | None = given(completed_after, "completed_after")
+    after = given(completed_after, "completed_after")
     if execution is not None and after is not None:
         raise InvalidInput("Give either trigger_id or completed_after, and not both.")
     return partial(

@@ -81,4 +81,4 @@ async def poll(timextender_conn_id: str, interval: float) -> AsyncGenerator[Snap
                     if isinstance(error, Unavailable) and error.retry_after:
                         resting_until = at + timedelta(seconds=error.retry_after)
             yield Snapshot(at, statuses, problem, client, sharers)
-            await asyncio.sleep(interval * random.uniform(1, JITTER))  # noqa: S311
+            await asyncio.sleep(interval * random.uniform(1, JITTER))

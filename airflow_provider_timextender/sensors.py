@@ -125,7 +125,7 @@ class JobStatusSensor(DefersMixin, BaseSensorOperator):
         """Let Airflow start the sensor in the triggerer, without a worker, where it can.
 
         It cannot before Airflow 3.3, which renders templates there; nor if a value depends on what a
-        triggerer cannot ask for, above all an XCom, if a worker has something to do, or if the task is mapped.
+        triggerer cannot ask for, as an XCom is; if a worker has something to do; or if the task is mapped.
         """
         from airflow.triggers.base import BaseTrigger, StartTriggerArgs
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Hashable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.providers.common.compat.triggers import BaseEventTrigger
@@ -24,6 +25,7 @@ from airflow_provider_timextender.errors import (
     InvalidInput,
     Refused,
     TimeXtenderError,
+    Unavailable,
     WaitTimeout,
     named,
 )
@@ -118,6 +120,7 @@ class JobExecutionTrigger(BaseEventTrigger):
         }
         self._made = datetime.now(timezone.utc)
         self._timeout = timedelta(seconds=to_seconds(timeout, "timeout"))
+        self._deadline = to_time(execution_deadline, "execution_deadline")
         self._run: Run | None = None
         self._known_key = False
         self._waiting: Waiting | None = None
@@ -165,9 +168,10 @@ class JobExecutionTrigger(BaseEventTrigger):
 
     async def on_kill(self) -> None:
         """Say that the job runs on (Airflow 3.3 and later)."""
-        warn_that_it_runs_on(self.log, self.arguments["job_id"], self.arguments["trigger_id"])
+        job_id = self._run.job_id if self._run else self.arguments["job_id"]
+        warn_that_it_runs_on(self.log, job_id, self.arguments["trigger_id"])
 
-    @property
+    @cached_property
     def _interval(self) -> float:
         return to_seconds(self.arguments["poll_interval"], "poll_interval")
 
@@ -206,24 +210,32 @@ class JobExecutionTrigger(BaseEventTrigger):
         moved = (good_at - self._began).total_seconds() > self._interval
         self._known_key = self.arguments["known_key"] or moved
         sharers: set[object] = set()
+        rests_until = good_at
         try:
             async for snapshot in snapshots:
                 sharers = snapshot.sharers
                 sharers.add(self)
                 limit = self._limit(snapshot.at)
+                if limit is None and snapshot.at < rests_until:
+                    continue
                 problem, client = snapshot.problem, snapshot.client
                 if problem is None and client is not None:
                     try:
                         verdict = await self._look(snapshot, client, 1 if limit else every(len(sharers)))
                     except TimeXtenderError as error:
                         problem = error
+                        if isinstance(
+                            error, Unavailable
+                        ):  # one log may be refused where the statuses are not
+                            rest = timedelta(seconds=error.retry_after or 0)
+                            rests_until = min(snapshot.at + rest, good_at + patience)
                 if problem is None:
                     good_at, self._known_key = snapshot.at, True
                     if not isinstance(verdict, Waiting):
                         await self._show_log(verdict)
                         return conclude(verdict)
                     self._say(verdict)
-                elif not self._may_pass(problem) or snapshot.at - good_at > patience:
+                elif not self._may_pass(problem, snapshot) or snapshot.at - good_at > patience:
                     raise named(type(problem).__name__, str(problem))  # the poll's own is shared
                 if limit is not None:
                     why = self._waiting.why if self._waiting else str(problem)
@@ -239,9 +251,11 @@ class JobExecutionTrigger(BaseEventTrigger):
         status = snapshot.statuses.get(self._run.job_id)
         if status is None:
             status = await client.read(api.job_status(self._run.job_id))
-        read = self._run.wants_log(status, every)
+        read, changed = self._run.wants_log(status, every), status.state is not self._run.state
         executions = await client.read(self._run.log()) if read else []
         self._run = self._run.after(status, snapshot.at, read=read)
+        if changed:  # for many at the same look, as a rule; their next reads are not to come together
+            self._run = replace(self._run, unread=random.randrange(every))
         return judge(self._run, status, executions, snapshot.at)
 
     async def _begin(self, client: AsyncClient) -> Run:
@@ -259,7 +273,7 @@ class JobExecutionTrigger(BaseEventTrigger):
         jobs = await client.read(api.list_jobs())
         return run_of(api.find_job(jobs, given["job_name"]).id)
 
-    @property
+    @cached_property
     def _began(self) -> datetime:
         if (asked_at := to_time(self.arguments["asked_at"], "asked_at")) is not None:
             return asked_at
@@ -272,14 +286,16 @@ class JobExecutionTrigger(BaseEventTrigger):
         """Return with what the wait ends if it is not over at this look."""
         if at >= self._began + self._timeout:
             return WaitTimeout(f"it was not over after {for_people(self._timeout.total_seconds())}.")
-        deadline = to_time(self.arguments["execution_deadline"], "execution_deadline")
-        if deadline is not None and at + timedelta(seconds=self._interval * JITTER) >= deadline:
+        if self._deadline is not None and at + timedelta(seconds=self._interval * JITTER) >= self._deadline:
             return ExecutionTimeout("execution_timeout is over.")
         return None
 
-    def _may_pass(self, problem: TimeXtenderError) -> bool:
-        refused = isinstance(problem, Refused) and problem.of_the_key and self._known_key
-        return problem.transient or refused
+    def _may_pass(self, problem: TimeXtenderError, snapshot: Snapshot) -> bool:
+        if problem.transient:
+            return True
+        # What has worked before can be made to work again: a key, or the connection that holds it.
+        refused = isinstance(problem, Refused) and problem.of_the_key
+        return self._known_key and (refused or problem is snapshot.problem)
 
     def _say(self, verdict: Waiting) -> None:
         if self._waiting is None or verdict.state != self._waiting.state:
@@ -337,6 +353,8 @@ class JobFinishedTrigger(BaseEventTrigger):
         self.states = sorted(set(states)) if states else None
         self.timextender_conn_id = timextender_conn_id
         self.poll_interval = to_seconds(poll_interval, "poll_interval")
+        self._watched = None if job_names else self.job_ids
+        self._seen: dict[str, tuple[api.JobState | None, int]] = {}
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what Airflow stores."""
@@ -377,60 +395,61 @@ class JobFinishedTrigger(BaseEventTrigger):
 
     async def filter_shared_stream(self, shared_stream: AsyncIterator[Found]) -> AsyncIterator[TriggerEvent]:
         """Yield an event for each execution that has not been told yet."""
-        told = await self._recall()
+        remembered = await self._recall()
+        told = remembered or Told(datetime.now(timezone.utc))
         async for found in shared_stream:
-            before = told
             fresh, told = told.news(found.executions)
             for execution in fresh:
                 event = execution.to_dict()
                 if self.states is None or event["state"] in self.states:
                     yield TriggerEvent(event)
-            if told != before:
+            if told != remembered:
                 found.when_stored.append(partial(self._remember, told))
+                remembered = told
 
     async def _watch(self) -> AsyncGenerator[Found, None]:
-        states: dict[str, api.JobState | None] = {}
-        unread: dict[str, int] = {}
-        job_ids = self.job_ids if self.job_names is None else None
         said = ""
         async with aclosing(poll(self.timextender_conn_id, self.poll_interval)) as snapshots:
             async for snapshot in snapshots:
-                problem, found = snapshot.problem, Found([])
-                try:
-                    if snapshot.client is not None and problem is None:
-                        if self.job_names is not None and job_ids is None:
-                            jobs = await snapshot.client.read(api.list_jobs())
-                            named = [api.find_job(jobs, name).id for name in self.job_names]
-                            job_ids = [*(self.job_ids or ()), *named]
-                        watched = job_ids or list(snapshot.statuses)
-                        for job_id in watched:
-                            status = snapshot.statuses.get(job_id)
-                            state = status.state if status else None
-                            unread[job_id] = unread.get(job_id, len(watched)) + 1
-                            if (
-                                job_id in states
-                                and state is states[job_id]
-                                and unread[job_id] < every(len(watched))
-                            ):
-                                continue
-                            executions = await snapshot.client.read(api.job_logs(job_id))
-                            found.executions.extend(executions)
-                            states[job_id], unread[job_id] = state, 0
-                except TimeXtenderError as error:
-                    problem = error
-                if problem is not None and str(problem) != said:
-                    self.log.warning("Could not look at all jobs: %s", problem)
-                said = str(problem) if problem is not None else ""
+                problem, client, found = snapshot.problem, snapshot.client, Found([])
+                if problem is None and client is not None:
+                    try:
+                        await self._read_logs(snapshot, client, found)
+                    except TimeXtenderError as error:
+                        problem = error
+                if str(problem or "") != said:
+                    said = str(problem or "")
+                    self.log.warning("%s", said or "The jobs can be looked at again.")
                 yield found
 
-    async def _recall(self) -> Told:
+    async def _read_logs(self, snapshot: Snapshot, client: AsyncClient, found: Found) -> None:
+        if self._watched is None and self.job_names is not None:
+            jobs = await client.read(api.list_jobs())
+            named_ids = [api.find_job(jobs, name).id for name in self.job_names]
+            self._watched = [*(self.job_ids or ()), *named_ids]
+        watched = self._watched or list(snapshot.statuses)
+        for job_id in watched:
+            status = snapshot.statuses.get(job_id)
+            state = status.state if status else None
+            last_state, unread = self._seen.get(job_id, (None, len(watched)))
+            if state is last_state and unread + 1 < every(len(watched)):
+                self._seen[job_id] = (state, unread + 1)
+            else:
+                executions = await client.read(api.job_logs(job_id))
+                found.executions.extend(executions)
+                # Those that are read together now are not to come together again.
+                head_start = 0 if state is last_state else random.randrange(every(len(watched)))
+                self._seen[job_id] = (state, head_start)
+
+    async def _recall(self) -> Told | None:
         try:
             stored: Any = await self.asset_state_store.aget(STORE_KEY) if self.asset_state_store else None
         except ValueError as error:
+            # Two assets with equal watchers share one trigger, and then there is no one place to remember.
             self.log.warning("Nothing is remembered over a restart: %s", error)
             self.asset_state_store = None
             stored = None
-        return Told.from_dict(stored) if stored else Told(datetime.now(timezone.utc))
+        return Told.from_dict(stored) if stored else None
 
     async def _remember(self, told: Told) -> None:
         if self.asset_state_store:

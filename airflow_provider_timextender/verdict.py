@@ -7,6 +7,7 @@ execution found under the trigger id says how it ended.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -212,7 +213,7 @@ def _why_failed(execution: Execution) -> str:
     for number, line in enumerate(errors):
         if number == 0:
             why += "\nIts last error lines:"
-        why += f"\n  {shorten(line, (_WHY_BYTES - len(why.encode())) // (len(errors) - number) - 3)}"
+        why += f"\n  {shorten(line, (_WHY_BYTES - len(json.dumps(why))) // (len(errors) - number) - 3)}"
     return why
 
 
@@ -226,11 +227,15 @@ def plain(text: str) -> str:
 
 
 def shorten(text: str, size: int) -> str:
-    """Return the start of a text that takes at most so many bytes of UTF-8."""
-    encoded = text.encode(errors="replace")
-    if len(encoded) <= size:
-        return encoded.decode()
-    return encoded[: size - 3].decode(errors="ignore") + "..."
+    """Return the start of a text that takes at most so many bytes as JSON."""
+    used = kept = 0
+    for number, character in enumerate(text):
+        used += len(json.dumps(character)) - 2
+        if used > size:
+            return text[:kept] + "..."
+        if used <= size - 3:
+            kept = number + 1
+    return text
 
 
 def conclude(verdict: Final) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack
 from datetime import datetime, timezone
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 from unittest import mock
 
@@ -19,14 +20,11 @@ try:
 except ImportError:
     from airflow.exceptions import AirflowRescheduleException
 
-try:
-    from airflow.triggers.shared_stream import SharedStreamManager
-except ImportError:  # before Airflow 3.3
-    SharedStreamManager = None
-
 from .conftest import TaskInstance, context_of
 
-SHARES = SharedStreamManager is not None
+SHARES = find_spec("airflow.triggers.shared_stream") is not None
+"""Whether this Airflow runs one poll for many triggers."""
+
 DEFERRABLE = ("deferrable", "shared poll") if SHARES else ("deferrable",)
 MODES = ("poke", "reschedule", *DEFERRABLE)
 
@@ -53,9 +51,8 @@ def live(make: Callable[[], Any], ti: TaskInstance, mode: str) -> Any:
 
 
 def _airflow_2_start_date(stack: ExitStack, ti: TaskInstance) -> None:
-    import airflow.sensors.base as base
-
-    if hasattr(base, "_orig_start_date"):
+    if find_spec("airflow.sensors.base"):
+        base = import_module("airflow.sensors.base")
         began = ti.first_reschedule
         stack.enter_context(mock.patch.object(base, "_orig_start_date", return_value=began))
 
@@ -80,7 +77,7 @@ async def events_of(trigger: Any, mode: str) -> list[Any]:
     """Run a trigger until it ends, by itself or on a poll that Airflow shares out."""
     if mode != "shared poll":
         return [event async for event in trigger.run()]
-    manager = SharedStreamManager()
+    manager = import_module("airflow.triggers.shared_stream").SharedStreamManager()
     key = trigger.shared_stream_key()
     shared: AsyncIterator[Any] = manager.subscribe(trigger_id=1, trigger=trigger, key=key)
     events = [event async for event in trigger.filter_shared_stream(shared)]

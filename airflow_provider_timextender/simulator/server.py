@@ -177,7 +177,7 @@ class Simulator:
             if (
                 fault is not None
                 and not fault.taken
-                and fault.kind not in ("cut", "wrong type", "unknown word")
+                and fault.kind not in ("cut", "wrong type", "unknown word", "slow")
             ):
                 return await self._spoil(fault, request, None)
             if request.headers.get("x-api-key") != self.api_key:
@@ -189,7 +189,9 @@ class Simulator:
             if fault is not None and fault.kind == "unknown word":
                 shape = shape.with_unknown_words(fault.word)
             data = answer(request, shape, time.time())
-            if fault is None or fault.kind == "unknown word":
+            if fault is not None and fault.kind == "slow":
+                await asyncio.sleep(fault.seconds)
+            if fault is None or fault.kind in ("unknown word", "slow"):
                 return web.json_response(data)
             return await self._spoil(fault, request, data)
 

@@ -1,0 +1,602 @@
+"""The triggers, as a triggerer runs them: many at the same time, moved, killed, and rebuilt."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
+from datetime import datetime, timedelta, timezone
+from importlib import import_module
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import BaseHook
+from airflow.triggers.base import TaskSuccessEvent
+
+from airflow_provider_timextender import polling
+from airflow_provider_timextender.errors import InvalidInput
+from airflow_provider_timextender.simulator import BLANK_TRIGGER_ID, Fault, Job, Simulator
+from airflow_provider_timextender.triggers import JobExecutionTrigger, JobFinishedTrigger
+
+from .conftest import API_KEY
+from .running import SHARES, events_of, fire, stored
+
+OTHER = "11111111-1111-1111-1111-111111111111"
+shares = pytest.mark.skipif(not SHARES, reason="before Airflow 3.3 each trigger has a poll of its own")
+
+
+def trigger(**arguments: Any) -> JobExecutionTrigger:
+    defaults = {"job_name": None if "job_id" in arguments else "load", "poll_interval": 0.05}
+    return JobExecutionTrigger(**{**defaults, **arguments})
+
+
+def ago(seconds: float) -> str:
+    return (datetime.now(timezone.utc) - timedelta(seconds=seconds)).isoformat()
+
+
+async def all_events(triggers: list[Any]) -> list[Any]:
+    """Run triggers at the same time, on polls that are shared where Airflow shares them."""
+    if not SHARES:
+        return [event for events in await asyncio.gather(*map(_own, triggers)) for event in events]
+    manager = import_module("airflow.triggers.shared_stream").SharedStreamManager()
+
+    async def shared(number: int, one: Any) -> list[Any]:
+        key = one.shared_stream_key()
+        stream = manager.subscribe(trigger_id=number, trigger=one, key=key)
+        found = [event async for event in one.filter_shared_stream(stream)]
+        await manager.unsubscribe(number, key)
+        return found
+
+    results = await asyncio.gather(*(shared(number, one) for number, one in enumerate(triggers)))
+    return [event for events in results for event in events]
+
+
+async def _own(one: Any) -> list[Any]:
+    return [event async for event in one.run()]
+
+
+@pytest.fixture
+def crowd(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Simulator]]:
+    """Make a simulator with many jobs behind the default connection."""
+    made: list[Simulator] = []
+
+    def make(count: int, timeout: float = 5, **course: Any) -> Simulator:
+        jobs = [Job(f"job {number}", **{"pickup": 0.1, "duration": 0.5, **course}) for number in range(count)]
+        simulator = Simulator(jobs, api_key=API_KEY)
+        made.append(simulator.__enter__())
+        fields = simulator.connection()
+        fields["extra"]["timeout"] = timeout
+        monkeypatch.setenv("AIRFLOW_CONN_TIMEXTENDER_DEFAULT", json.dumps(fields))
+        return simulator
+
+    yield make
+    for simulator in made:
+        simulator.__exit__(None, None, None)
+
+
+def wait_for_all(simulator: Simulator, **arguments: Any) -> list[JobExecutionTrigger]:
+    """Start each job once, and return what waits for it."""
+    return [
+        trigger(job_id=job.id, trigger_id=simulator.run(job.name).trigger_id, **arguments)
+        for job in simulator.world.jobs.values()
+    ]
+
+
+# --- the event ---
+
+
+def test_r34_a_success_is_a_small_event(simulator: Simulator) -> None:
+    execution = simulator.run("load")
+    event = fire(trigger(trigger_id=execution.trigger_id))
+    assert event["trigger_id"] == execution.trigger_id
+    assert event["job_id"] == execution.job.id
+    assert event["state"] == "succeeded"
+    assert event["duration"] == pytest.approx(0.2, abs=1e-3)
+
+
+def test_r34_a_failure_is_a_small_event_however_much_there_is_to_say(simulator: Simulator) -> None:
+    job = simulator.job("load")
+    job.outcome, job.message, job.lines = "failed", "\U0001f4a5" * 5000, 3000
+    event = fire(trigger(trigger_id=simulator.run("load").trigger_id))
+    assert event["error"] == "JobFailed"
+    assert "Invalid column name" in event["message"]
+
+
+def test_r39_what_a_release_has_stored_still_rebuilds() -> None:
+    classpath, arguments = trigger(job_id=OTHER, job_name=None, trigger_id=OTHER).serialize()
+    assert classpath == "airflow_provider_timextender.triggers.JobExecutionTrigger"
+    assert set(arguments) == {
+        "timextender_conn_id", "job_id", "job_name", "trigger_id", "completed_after", "asked_at",
+        "start_timeout", "poll_interval", "timeout", "execution_deadline", "max_unreachable", "known_key",
+        "end_with",
+    }  # fmt: skip
+    assert set(JobFinishedTrigger().serialize()[1]) == {
+        "job_ids", "job_names", "states", "timextender_conn_id", "poll_interval"
+    }  # fmt: skip
+    assert stored(JobFinishedTrigger(states=["failed"])).serialize()[1]["states"] == ["failed"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"job_name": None}, "either a job id or a job name"),
+        ({"job_id": OTHER, "job_name": "load"}, "either a job id or a job name"),
+        ({"job_name": "Lod"}, "No job is named 'Lod'"),
+        ({"trigger_id": "None"}, "'None' is not a guid"),
+        ({"trigger_id": " "}, "trigger_id was given, but is ' '"),
+        ({"completed_after": ""}, "completed_after was given, but is ''"),
+        ({"poll_interval": "soon"}, "poll_interval is 'soon'"),
+        ({"max_unreachable": 0}, "max_unreachable is 0"),
+        ({"start_timeout": "x", "trigger_id": OTHER}, "start_timeout is 'x'"),
+        ({"timextender_conn_id": "nowhere", "max_unreachable": 0.1}, "'nowhere' could not be read"),
+    ],
+)
+def test_r01_what_cannot_be_waited_for_is_told_and_not_raised(
+    simulator: Simulator, arguments: dict[str, Any], says: str
+) -> None:
+    event = fire(trigger(**arguments))
+    assert says in event["message"]
+    assert event["error"] in ("InvalidInput", "Unreachable")
+    assert "state" not in event
+
+
+def test_an_unknown_job_is_refused_at_once(simulator: Simulator) -> None:
+    event = fire(trigger(job_id=OTHER, job_name=None, trigger_id=OTHER))
+    assert event["error"] == "Refused"
+    assert "No such job" in event["message"]
+
+
+# --- one poll for all ---
+
+
+@shares
+def test_the_requests_of_an_interval_do_not_depend_on_how_many_wait(crowd: Any) -> None:
+    simulator = crowd(60, duration=60)
+    triggers = wait_for_all(simulator, poll_interval=0.3)
+
+    async def wait() -> tuple[int, int, float]:
+        waiting = asyncio.create_task(all_events(triggers))
+        await asyncio.sleep(1)  # all have looked at their log once
+        before, logs, began = simulator.count("statuses"), simulator.count("execution logs"), time.monotonic()
+        await asyncio.sleep(2.4)
+        seen = simulator.count("statuses") - before, simulator.count("execution logs") - logs
+        elapsed = time.monotonic() - began
+        simulator.finish()
+        assert {event.payload["state"] for event in await waiting} == {"succeeded"}
+        return *seen, elapsed
+
+    statuses, logs, elapsed = asyncio.run(wait())
+    assert statuses <= elapsed / 0.3 + 1, "R19"
+    assert logs <= (elapsed / 0.3 + 1) * polling.RECHECKS * 2
+    assert simulator.count("status") == simulator.count("execute") == 0
+
+
+@shares
+def test_r21_many_that_wait_open_few_connections(crowd: Any) -> None:
+    simulator = crowd(100)
+    events = asyncio.run(all_events(wait_for_all(simulator, poll_interval=0.2)))
+    assert [event.payload["state"] for event in events] == ["succeeded"] * 100
+    assert len({request.connection for request in simulator.requests}) <= 2
+
+
+@shares
+def test_who_may_share_a_poll() -> None:
+    keys = [
+        trigger().shared_stream_key(),
+        trigger(trigger_id=OTHER, job_id=OTHER, timeout=5).shared_stream_key(),
+        trigger(poll_interval=7).shared_stream_key(),
+        trigger(timextender_conn_id="other").shared_stream_key(),
+        JobFinishedTrigger().shared_stream_key(),
+        JobFinishedTrigger(job_names=["a"]).shared_stream_key(),
+    ]
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 5
+
+
+def test_how_often_a_busy_jobs_log_is_read() -> None:
+    assert [polling.every(count) for count in (1, 30, 31, 1000)] == [3, 3, 4, 100]
+
+
+def test_r09_ten_minutes_of_faults_end_no_wait(crowd: Any) -> None:
+    # A hundred intervals, as ten minutes have them at six seconds each; the limits are the default ones.
+    count, interval = 100 if SHARES else 10, 0.1
+    simulator = crowd(count, timeout=0.2, duration=100)
+    faults = [
+        Fault("status", status=500),
+        Fault("status", status=502, body="<html>Bad gateway</html>"),
+        Fault("status", status=503, retry_after="1"),
+        Fault("status", status=429),
+        Fault("reset"),
+        Fault("silence"),
+        Fault("html"),
+        Fault("cut"),
+        Fault("wrong type"),
+    ] * 2
+    simulator.fault("statuses", *faults)
+    simulator.fault("execution logs", *faults)
+    triggers = wait_for_all(simulator, poll_interval=interval)
+
+    async def wait() -> list[Any]:
+        waiting = asyncio.create_task(all_events(triggers))
+        while simulator._faults["statuses"]:
+            await asyncio.sleep(0.1)
+            assert not waiting.done()
+        simulator.finish()
+        return await waiting
+
+    events = asyncio.run(wait())
+    assert [event.payload.get("state") for event in events] == ["succeeded"] * count, events[0].payload
+    assert {request.method for request in simulator.requests} == {"GET"}
+
+
+def test_r19_a_server_that_errs_is_not_asked_more_often(crowd: Any) -> None:
+    simulator = crowd(1, duration=60)
+    simulator.fault("statuses", always=Fault("status", status=500))
+    began = time.monotonic()
+    event = fire(wait_for_all(simulator, poll_interval=0.2, max_unreachable=1)[0])
+    assert event["error"] == "ServerError"
+    assert simulator.count("statuses") <= (time.monotonic() - began) / 0.2 + 1
+
+
+@pytest.mark.parametrize("route", ["statuses", "execution logs"])
+def test_r09_a_retry_after_is_obeyed_while_limits_still_count(crowd: Any, route: Any) -> None:
+    simulator = crowd(1)
+    simulator.fault(route, Fault("status", status=429, retry_after="3600"))
+    began = time.monotonic()
+    event = fire(wait_for_all(simulator, timeout=1)[0])
+    assert event["error"] == "WaitTimeout" if route == "statuses" else event["state"] == "succeeded"
+    assert 1 <= time.monotonic() - began < 10
+    assert simulator.count(route) <= 2, "asked again at the limit only"
+
+
+def test_r10_a_log_that_stays_unreadable_is_no_failed_job(crowd: Any) -> None:
+    simulator = crowd(1)
+    simulator.fault("execution logs", always=Fault("status", status=502))
+    event = fire(wait_for_all(simulator, max_unreachable=0.3)[0])
+    assert (event["error"], "HTTP 502" in event["message"]) == ("ServerError", True)
+
+
+# --- the key ---
+
+
+def test_r12_a_key_that_is_changed_in_the_meantime_is_picked_up(
+    crowd: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulator = crowd(20 if SHARES else 3, duration=60)
+    triggers = wait_for_all(simulator)
+
+    async def wait() -> list[Any]:
+        waiting = asyncio.create_task(all_events(triggers))
+        while simulator.count("execution logs") < len(triggers):
+            await asyncio.sleep(0.05)
+        simulator.api_key = "a-new-one"
+        refused = len(simulator.requests)
+        while len(simulator.requests) < refused + 3:
+            await asyncio.sleep(0.05)
+        monkeypatch.setenv("AIRFLOW_CONN_TIMEXTENDER_DEFAULT", simulator.connection_json())
+        simulator.finish()
+        return await waiting
+
+    events = asyncio.run(wait())
+    assert {event.payload.get("state") for event in events} == {"succeeded"}, events[0].payload
+
+
+def test_r12_a_key_that_was_never_accepted_ends_the_wait_at_once(crowd: Any) -> None:
+    simulator = crowd(1)
+    simulator.api_key = "another"
+    one = wait_for_all(simulator)[0]
+    assert fire(one)["error"] == "Refused"
+    assert simulator.count("statuses") == 1
+    one.arguments.update(known_key=True, max_unreachable=0.3)
+    assert fire(one)["error"] == "Refused"
+    assert simulator.count("statuses") > 3, "the submission had been accepted, so it was a passing refusal"
+
+
+# --- limits ---
+
+
+def test_r13_r15_a_trigger_that_is_rebuilt_after_its_limit_looks_once_and_fires(crowd: Any) -> None:
+    simulator = crowd(2, duration=60)
+    late, over = wait_for_all(simulator, poll_interval=60, timeout=5, asked_at=ago(6))
+    began = time.monotonic()
+    event = asyncio.run(events_of(late, "shared poll" if SHARES else "deferrable"))[0].payload
+    assert event["error"] == "WaitTimeout"
+    assert event["message"].startswith("it was not over after 5.0 s. ")
+    simulator.finish()
+    assert fire(over)["state"] == "succeeded", "what is over by then is no timeout"
+    assert time.monotonic() - began < 10
+
+
+def test_r15_execution_timeout_is_forestalled(crowd: Any) -> None:
+    simulator = crowd(1, duration=60)
+    deadline = datetime.now(timezone.utc) + timedelta(seconds=1)
+    event = fire(wait_for_all(simulator, poll_interval=0.2, execution_deadline=deadline.isoformat())[0])
+    assert datetime.now(timezone.utc) < deadline
+    assert event["error"] == "ExecutionTimeout"
+    assert event["message"].startswith("execution_timeout is over. ")
+
+
+# --- the event loop ---
+
+
+def test_r20_nothing_holds_up_the_event_loop(crowd: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    simulator = crowd(20 if SHARES else 3, duration=0.1)
+    simulator.fault("statuses", always=Fault("slow", seconds=2))
+    triggers = wait_for_all(simulator, poll_interval=0.5)
+    if hasattr(BaseHook, "aget_connection"):
+
+        def refuse(*_: Any, **__: Any) -> Any:
+            raise AssertionError("R20: a connection is read in the way that blocks")
+
+        monkeypatch.setattr(BaseHook, "get_connection", refuse)
+    gaps: list[float] = []
+
+    async def tick() -> None:
+        last = time.monotonic()
+        while True:
+            await asyncio.sleep(0.01)
+            gaps.append(time.monotonic() - last)
+            last = time.monotonic()
+
+    async def wait() -> list[Any]:
+        ticking = asyncio.create_task(tick())
+        events = await all_events(triggers)
+        ticking.cancel()
+        return events
+
+    events = asyncio.run(wait())
+    assert {event.payload["state"] for event in events} == {"succeeded"}
+    gaps.sort()
+    # One in a hundred may be the machine's: what this guards against would show in every answer.
+    assert gaps[int(len(gaps) * 0.99) - 1] <= 0.05, gaps[-5:]
+
+
+# --- killed, moved, doubled ---
+
+
+def test_r16_moving_a_trigger_sends_nothing_and_loses_nothing(crowd: Any) -> None:
+    simulator = crowd(1, duration=60)
+    one = wait_for_all(simulator)[0]
+
+    async def run_for_a_while() -> list[Any]:
+        events: list[Any] = []
+
+        async def run() -> None:
+            async for event in stored(one).run():
+                events.append(event)
+
+        task = asyncio.create_task(run())
+        await asyncio.sleep(0.5)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        assert task.cancelled(), "the cancellation is not caught"
+        return events
+
+    assert asyncio.run(run_for_a_while()) == []
+    assert {request.method for request in simulator.requests} == {"GET"}
+    simulator.finish()
+    assert fire(one)["state"] == "succeeded"
+
+
+def test_r16_a_kill_says_that_the_job_runs_on(
+    simulator: Simulator, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(JobExecutionTrigger, "log", logging.getLogger("tests.trigger"), raising=False)
+    one = trigger(job_id=OTHER, job_name=None, trigger_id=OTHER)
+    asyncio.run(one.on_kill())
+    (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert (
+        f"not stopped: the API has no way to. Its execution runs on (trigger id {OTHER})"
+        in record.getMessage()
+    )
+    assert simulator.requests == []
+
+
+def test_r27_two_copies_side_by_side_tell_the_same(crowd: Any) -> None:
+    simulator = crowd(1)
+    one = wait_for_all(simulator)[0]
+
+    async def both() -> list[Any]:
+        return await all_events([stored(one), stored(one)])
+
+    first, second = asyncio.run(both())
+    assert first.payload == second.payload
+    assert first.payload["state"] == "succeeded"
+
+
+# --- the end of the task ---
+
+
+def ended_by(one: JobExecutionTrigger) -> Any:
+    one.trigger_id = 7  # as a triggerer does
+    (event,) = asyncio.run(_own(one))
+    return event
+
+
+@pytest.mark.parametrize("end_with", ["trigger_id", "result", "nothing", None])
+def test_a_success_ends_the_task_where_a_triggerer_runs(simulator: Simulator, end_with: Any) -> None:
+    execution = simulator.run("load")
+    event = ended_by(trigger(trigger_id=execution.trigger_id, end_with=end_with))
+    if end_with is None:
+        assert event.payload["state"] == "succeeded"
+        return
+    assert isinstance(event, TaskSuccessEvent)
+    if end_with == "nothing":
+        assert event.xcoms is None
+    elif end_with == "trigger_id":
+        assert event.xcoms == {"return_value": execution.trigger_id}
+    else:
+        assert event.xcoms is not None
+        returned: Any = event.xcoms["return_value"]
+        assert returned["state"] == "succeeded"
+    plain = trigger(trigger_id=execution.trigger_id, end_with=end_with)
+    assert fire(plain)["state"] == "succeeded", "dag.test() cannot end a task from a trigger"
+
+
+def test_a_failure_resumes_the_task(simulator: Simulator) -> None:
+    simulator.job("load").outcome = "failed"
+    event = ended_by(trigger(trigger_id=simulator.run("load").trigger_id, end_with="trigger_id"))
+    assert not isinstance(event, TaskSuccessEvent)
+    assert event.payload["error"] == "JobFailed"
+
+
+# --- what the task's log shows ---
+
+
+def test_r31_r32_the_executions_log_is_shown_once_at_its_own_level(
+    simulator: Simulator, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(JobExecutionTrigger, "log", logging.getLogger("tests.trigger"), raising=False)
+    simulator.job("load").outcome = "failed"
+    fire(trigger(trigger_id=simulator.run("load").trigger_id))
+    shown = [(r.levelname, r.getMessage()) for r in caplog.records if r.name == "tests.trigger"]
+    assert len([1 for level, text in shown if level == "ERROR" and "Invalid column name" in text]) == 1
+    assert len([1 for level, text in shown if level == "WARNING" and "were truncated" in text]) == 1
+    assert len([1 for _, text in shown if text.endswith("is running.")]) <= 2, "on change only"
+
+
+# --- jobs that finish outside Airflow ---
+
+
+class Store:
+    """An asset's state store, as far as it is used."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, str] = {}
+
+    async def aget(self, key: str) -> Any:
+        return json.loads(self.kept[key]) if key in self.kept else None
+
+    async def aset(self, key: str, value: Any) -> None:
+        self.kept[key] = json.dumps(value)
+
+
+class Watcher:
+    """A triggerer with one watcher, which can be started again."""
+
+    def __init__(self, store: Store, **arguments: Any) -> None:
+        self._store = store
+        self._arguments = {"poll_interval": 0.05, **arguments}
+
+    async def watch(self, until: Callable[[list[Any]], bool], *, stored_too: bool = True) -> list[Any]:
+        """Watch until the payloads told are enough, and stop as a triggerer does that is killed."""
+        one = stored(JobFinishedTrigger(**self._arguments))
+        one.asset_state_store = self._store
+        told: list[Any] = []
+        key = one.shared_stream_key()
+        streams = import_module("airflow.triggers.shared_stream")
+        manager = streams.SharedStreamManager()
+        stream: AsyncIterator[Any] = manager.subscribe(trigger_id=1, trigger=one, key=key)
+
+        async def run() -> None:
+            async for event in one.filter_shared_stream(stream):
+                told.append(event.payload)
+                seq = manager.bind_pending_event(trigger_id=1, key=key)
+                if stored_too:
+                    manager.confirm_persisted([seq])
+
+        task = asyncio.create_task(run())
+        end = time.monotonic() + 10
+        while not until(told):
+            await asyncio.sleep(0.02)
+            assert time.monotonic() < end, told
+        await asyncio.sleep(0.2)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        await manager.unsubscribe(1, key)
+        return told
+
+
+@shares
+def test_each_execution_that_finishes_is_told_once_through_restarts(crowd: Any) -> None:
+    simulator = crowd(3, pickup=0, duration=0)
+    before = simulator.run("job 0")
+    store = Store()
+    watcher = Watcher(store)
+    told = asyncio.run(watcher.watch(lambda _: bool(store.kept)))
+    assert told == [], f"{before.trigger_id} is history"
+    first = [simulator.run("job 0"), simulator.run("job 0", by="hand"), simulator.run("job 1")]
+    told = asyncio.run(watcher.watch(lambda told: len(told) >= 3))
+    second = simulator.run("job 2")
+    told += asyncio.run(watcher.watch(lambda told: len(told) >= 1))
+    told += asyncio.run(watcher.watch(lambda _: True))
+    assert sorted(e["trigger_id"] for e in told) == sorted(e.trigger_id for e in [*first, second])
+    assert BLANK_TRIGGER_ID in {e["trigger_id"] for e in told}
+    assert {e["state"] for e in told} == {"succeeded"}
+    assert set(told[0]) == {"job_id", "trigger_id", "state", "start", "end", "duration"}
+
+
+@shares
+def test_what_airflow_has_not_stored_is_told_again(crowd: Any) -> None:
+    simulator = crowd(1, pickup=0, duration=0)
+    store = Store()
+    watcher = Watcher(store)
+    asyncio.run(watcher.watch(lambda _: bool(store.kept)))
+    execution = simulator.run("job 0")
+    lost = asyncio.run(watcher.watch(lambda told: bool(told), stored_too=False))
+    again = asyncio.run(watcher.watch(lambda told: bool(told)))
+    assert [e["trigger_id"] for e in lost] == [e["trigger_id"] for e in again] == [execution.trigger_id]
+
+
+@shares
+def test_only_the_jobs_and_ends_that_are_asked_for_are_told(crowd: Any) -> None:
+    simulator = crowd(3, pickup=0, duration=0)
+    store = Store()
+    watcher = Watcher(store, job_names=["job 0"], job_ids=[simulator.job("job 1").id], states=["failed"])
+    asyncio.run(watcher.watch(lambda _: bool(store.kept)))
+    simulator.run("job 0")
+    for name in ("job 0", "job 1", "job 2"):
+        simulator.job(name).outcome = "failed"
+        simulator.run(name)
+    told = asyncio.run(watcher.watch(lambda told: len(told) >= 2))
+    assert {e["job_id"] for e in told} == {simulator.job("job 0").id, simulator.job("job 1").id}
+    assert {e["state"] for e in told} == {"failed"}
+
+
+@shares
+def test_the_jobs_are_watched_through_faults_and_few_logs_are_read(crowd: Any) -> None:
+    simulator = crowd(50, pickup=0, duration=0)
+    store = Store()
+    watcher = Watcher(store, poll_interval=0.1)
+    asyncio.run(watcher.watch(lambda _: bool(store.kept)))
+    simulator.fault("statuses", Fault("reset"), Fault("html"))
+    simulator.fault("logs", Fault("status", status=503))
+    simulator.requests.clear()
+    simulator.run("job 7")
+    told = asyncio.run(watcher.watch(lambda told: bool(told)))
+    assert len(told) == 1
+    intervals = simulator.count("statuses")
+    assert simulator.count("logs") <= 2 * 50 + intervals * polling.RECHECKS * 2
+
+
+def test_before_airflow_3_3_jobs_are_watched_without_a_memory(crowd: Any) -> None:
+    simulator = crowd(1, pickup=0, duration=0)
+
+    async def first() -> Any:
+        events = JobFinishedTrigger(poll_interval=0.05).run()
+        asking = asyncio.ensure_future(anext(events))
+        await asyncio.sleep(0.3)
+        simulator.run("job 0")
+        return (await asyncio.wait_for(asking, 10)).payload
+
+    assert asyncio.run(first())["state"] == "succeeded"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"job_ids": ["x"]}, "'x' is not a guid"),
+        ({"states": ["done"]}, "states has"),
+        ({"poll_interval": 0}, "poll_interval is 0"),
+    ],
+)
+def test_a_watcher_that_cannot_work_is_refused_where_it_is_written(
+    arguments: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(InvalidInput, match=says):
+        JobFinishedTrigger(**arguments)
