@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from typing import Any
 from unittest import mock
 
+import airflow
 from airflow.providers.common.compat.sdk import TaskDeferred
 
 try:
@@ -51,7 +52,7 @@ def live(make: Callable[[], Any], ti: TaskInstance, mode: str) -> Any:
 
 
 def _airflow_2_start_date(stack: ExitStack, ti: TaskInstance) -> None:
-    if find_spec("airflow.sensors.base"):
+    if airflow.__version__.startswith("2."):
         base = import_module("airflow.sensors.base")
         began = ti.first_reschedule
         stack.enter_context(mock.patch.object(base, "_orig_start_date", return_value=began))

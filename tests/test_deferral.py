@@ -1,0 +1,408 @@
+"""The operator and the sensor, deferred: the same end as on a worker, and the least use of one."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import (
+    DAG,
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    AirflowTaskTimeout,
+    Asset,
+    TaskDeferred,
+    task,
+)
+
+from airflow_provider_timextender import errors
+from airflow_provider_timextender.hooks import TimeXtenderHook
+from airflow_provider_timextender.operators import STATE_KEY, ExecuteJobOperator
+from airflow_provider_timextender.sensors import JobStatusSensor
+from airflow_provider_timextender.simulator import Fault, Simulator
+
+from .conftest import TaskInstance, context_of
+from .running import DEFERRABLE, SHARES, live, stored
+
+pytestmark = pytest.mark.usefixtures("_task_log")
+
+OTHER = "11111111-1111-1111-1111-111111111111"
+starts_in_triggerer = pytest.mark.skipif(
+    not SHARES, reason="before Airflow 3.3 no template is rendered there"
+)
+
+
+def operator(**arguments: Any) -> ExecuteJobOperator:
+    defaults: dict[str, Any] = {"task_id": "t", "job_name": "load", "poll_interval": 0.05}
+    return ExecuteJobOperator(**{**defaults, "wait_for_completion": True, **arguments})
+
+
+def sensor(**arguments: Any) -> JobStatusSensor:
+    defaults: dict[str, Any] = {"task_id": "t", "job_name": "load", "poke_interval": 0.05, "deferrable": True}
+    return JobStatusSensor(**{**defaults, **arguments})
+
+
+def deferred_by(task: Any, ti: TaskInstance | None = None) -> TaskDeferred:
+    with pytest.raises(TaskDeferred) as caught:
+        task.execute(context_of(ti or TaskInstance()))
+    return caught.value
+
+
+# --- the same end in every mode ---
+
+ENDS = ("finished before", "succeeds", "fails", "never starts", "unknown end", "times out", "unreachable")
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("mode", ["worker", *DEFERRABLE])
+def test_r22_r26_the_operator_ends_alike_in_every_mode(simulator: Simulator, mode: str, end: str) -> None:
+    """Each mode is held against the same words, so that they say the same as each other."""
+    job = simulator.job("load")
+    limits = {"timeout": 30.0, "start_timeout": 0.6, "max_unreachable": 0.3}
+    if end == "finished before":
+        job.pickup = job.duration = 0
+    elif end == "fails":
+        job.outcome = "failed"
+    elif end == "never starts":
+        job.outcome = "never starts"
+    elif end == "unknown end":
+        job.log_at_end = True
+        simulator.fault("execution logs", always=Fault("unknown word"))
+    elif end == "times out":
+        job.duration, limits["timeout"] = 60, 0.5
+    elif end == "unreachable":
+        for route in ("status", "statuses"):
+            simulator.fault(route, always=Fault("status", status=503))
+    ti = TaskInstance()
+
+    def run() -> Any:
+        return live(lambda: operator(deferrable=mode in DEFERRABLE, **limits), ti, mode)
+
+    if end in ("finished before", "succeeds"):
+        returned = run()
+        assert returned == ti.xcoms["trigger_id"] == simulator.world.executions[0].trigger_id
+    else:
+        with pytest.raises((errors.JobError, AirflowFailException)) as caught:
+            run()
+        (execution,) = simulator.world.executions
+        which = rf"TimeXtender job {job.id} \(trigger id {execution.trigger_id}\): "
+        stopped = rf"Stopped waiting for {which}"
+        unknown = rf"{stopped}its outcome could not be found out"
+        runs_on = r"The execution may still be running in TimeXtender, so this task is not retried\."
+        expected = {
+            "fails": rf"TimeXtender job {job.id} failed .*: Transfer task .*\n"
+            r"Its last error lines:\n  Invalid column .*",
+            "never starts": rf"TimeXtender job {job.id} has been idle for .* and its log shows no .*",
+            "unknown end": rf"{unknown} \(ContractError: .*'Hibernating'.*{runs_on}",
+            "times out": rf"{stopped}it was not over after 0\.5 s\. The (job|execution) is running\. {runs_on}",
+            "unreachable": rf"{unknown} \(ServerError: .*HTTP 503.*{runs_on}",
+        }[end]
+        kind = {"fails": errors.JobFailed, "never starts": errors.JobNeverStarted}.get(
+            end, AirflowFailException
+        )
+        assert type(caught.value) is kind
+        assert re.fullmatch(expected, str(caught.value), re.DOTALL), str(caught.value)
+    assert simulator.count("execute") == 1
+    assert {r.method for r in simulator.requests if r.route != "execute"} == {"GET"}
+    assert set(ti.xcoms) == {"trigger_id", "job_id", "_link_TimeXtenderJobLink"}
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+@pytest.mark.parametrize("wait", [False, True, "False", "{{ true }}"[3:7]])
+def test_r25_without_a_wait_nothing_is_deferred(simulator: Simulator, deferrable: bool, wait: Any) -> None:
+    simulator.job("load").duration = 0.3
+    one = operator(deferrable=deferrable, wait_for_completion=wait)
+    if deferrable and str(wait).lower() == "true":
+        deferred_by(one)
+    else:
+        returned = one.execute(context_of(TaskInstance()))
+        assert returned == simulator.world.executions[0].trigger_id
+
+
+def test_r10_what_cannot_be_looked_at_before_deferring_is_deferred_all_the_same(simulator: Simulator) -> None:
+    simulator.fault("status", always=Fault("status", status=401))
+    deferred_by(operator(deferrable=True))
+    assert simulator.count("status") == 1
+    assert simulator.count("execute") == 1
+
+
+def test_r33_xcoms_are_there_before_the_task_is_deferred(simulator: Simulator) -> None:
+    simulator.job("load").duration = 60
+    ti = TaskInstance()
+    deferred = deferred_by(operator(deferrable=True), ti)
+    (execution,) = simulator.world.executions
+    assert ti.xcoms["trigger_id"] == execution.trigger_id
+    assert deferred.trigger.arguments["trigger_id"] == execution.trigger_id
+
+
+def test_r29_every_setting_that_affects_the_wait_goes_with_it(simulator: Simulator) -> None:
+    simulator.job("load").duration = 60
+    ti = TaskInstance()
+    one = operator(
+        deferrable=True,
+        poll_interval="7",
+        timeout=timedelta(hours=1),
+        start_timeout="70",
+        max_unreachable="80",
+        execution_timeout=timedelta(hours=2),
+    )
+    deferred = deferred_by(one, ti)
+    told = stored(deferred.trigger).arguments
+    assert (told["poll_interval"], told["timeout"], told["start_timeout"], told["max_unreachable"]) == (
+        7,
+        3600,
+        70,
+        80,
+    )
+    assert datetime.fromisoformat(told["execution_deadline"]) == ti.start_date + timedelta(hours=2)
+    assert datetime.now(timezone.utc) - datetime.fromisoformat(told["asked_at"]) < timedelta(seconds=10)
+    assert deferred.timeout > timedelta(hours=1), "Airflow's own limit is the later one"
+
+
+@pytest.mark.parametrize(
+    "bad", [{"poll_interval": object()}, {"start_timeout": "x"}, {"wait_for_completion": "x"}]
+)
+def test_r29_a_setting_that_cannot_be_stored_is_refused_before_the_submission(
+    simulator: Simulator, bad: dict[str, Any]
+) -> None:
+    with pytest.raises(AirflowFailException, match="InvalidInput"):
+        operator(deferrable=True, **bad).execute(context_of(TaskInstance()))
+    assert simulator.count("execute") == 0
+
+
+# --- the sensor ---
+
+
+def test_r22_r23_a_limit_that_airflow_enforces_is_a_sensor_timeout_too(simulator: Simulator) -> None:
+    told = {"error": "Trigger timeout"}
+    for soft_fail, kind in ((False, AirflowSensorTimeout), (True, AirflowSkipException)):
+        with pytest.raises(kind, match="Stopped waiting for TimeXtender job load"):
+            sensor(soft_fail=soft_fail).resume_execution("__fail__", told, context_of(TaskInstance()))
+
+
+@pytest.mark.parametrize("soft_fail", [False, True])
+def test_r10_r23_a_trigger_that_is_lost_says_nothing_about_the_job(soft_fail: bool) -> None:
+    told = {"error": "Trigger failure", "traceback": ["Traceback ...\n", "ImportError: x\n"]}
+    with pytest.raises(errors.TriggerLost, match="Trigger failure"):
+        sensor(soft_fail=soft_fail).resume_execution("__fail__", told, context_of(TaskInstance()))
+    with pytest.raises(AirflowFailException, match=r"could not be found out \(TriggerLost.*not retried"):
+        operator(deferrable=True).resume_execution("__fail__", told, context_of(TaskInstance()))
+
+
+def test_r15_the_sensors_execution_timeout_is_one_when_deferred(simulator: Simulator) -> None:
+    event = {
+        "job_id": OTHER,
+        "trigger_id": OTHER,
+        "error": "ExecutionTimeout",
+        "message": "execution_timeout is over.",
+    }
+    with pytest.raises(AirflowTaskTimeout, match="execution_timeout is over"):
+        sensor().execute_complete(context_of(TaskInstance()), event)
+
+
+@pytest.mark.parametrize(
+    "event", [None, {}, "success", {"state": "failed"}, {"state": "idle"}, {"status": "success"}]
+)
+def test_r01_an_event_that_does_not_say_so_is_no_success(event: Any) -> None:
+    with pytest.raises(AirflowFailException, match="not understood"):
+        operator(deferrable=True).resume_execution(
+            "execute_complete", {"event": event}, context_of(TaskInstance())
+        )
+    if event != {"state": "idle"}:
+        with pytest.raises(AirflowFailException, match="not understood"):
+            sensor().resume_execution("execute_complete", {"event": event}, context_of(TaskInstance()))
+
+
+# --- no worker that is not needed ---
+
+
+def end_with(task: Any) -> Any:
+    return deferred_by(task).trigger.arguments["end_with"]
+
+
+def test_a_success_ends_in_the_triggerer_unless_a_worker_has_something_to_do(simulator: Simulator) -> None:
+    simulator.job("load").duration = 60
+    assert end_with(operator(deferrable=True)) == "trigger_id"
+    assert end_with(operator(deferrable=True, do_xcom_push=False)) == "nothing"
+    assert end_with(operator(deferrable=True, outlets=[Asset("x")])) is None
+    assert end_with(operator(deferrable=True, post_execute=lambda *_: None)) is None
+    assert end_with(sensor(trigger_id=simulator.run("load").trigger_id)) == "result"
+
+    class More(ExecuteJobOperator):
+        pass
+
+    more = More(task_id="t", job_name="load", wait_for_completion=True, deferrable=True)
+    assert end_with(more) is None, "it may do more at the end"
+
+
+def test_a_task_whose_result_is_mapped_over_resumes_on_a_worker(simulator: Simulator) -> None:
+    execution = simulator.run("load")
+    simulator.job("load").duration = 60
+
+    @task
+    def show(value: Any) -> None:
+        pass
+
+    with DAG("d", schedule=None):
+        plain = operator(task_id="plain", deferrable=True)
+        mapped = sensor(task_id="mapped", trigger_id=execution.trigger_id, completed_after="2026-01-01")
+        mapped.trigger_id, mapped.completed_after = simulator.run("load").trigger_id, sensor().completed_after
+        show.expand(value=mapped.output)
+    assert end_with(plain) == "trigger_id"
+    assert end_with(mapped) is None
+
+
+@starts_in_triggerer
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"trigger_id": OTHER},
+        {"trigger_id": "{{ params.trigger_id }}", "job_name": None, "job_id": "{{ dag_run.conf.job }}"},
+        {"completed_after": "{{ data_interval_end }}"},
+        {"completed_after": datetime(2026, 1, 1, tzinfo=timezone.utc)},
+        {},
+    ],
+)
+def test_the_sensor_starts_in_the_triggerer(arguments: dict[str, Any]) -> None:
+    one = sensor(**arguments)
+    assert one.start_from_trigger
+    told = one.start_trigger_args
+    assert told is not None
+    assert told.next_method == "execute_complete"
+    module, name = told.trigger_cls.rsplit(".", 1)
+    assert (module, name) == ("airflow_provider_timextender.triggers", "JobExecutionTrigger")
+    assert json.loads(json.dumps(told.trigger_kwargs)) == told.trigger_kwargs
+
+
+@starts_in_triggerer
+def test_a_trigger_renders_what_the_sensor_was_told(simulator: Simulator) -> None:
+    execution = simulator.run("load")
+    one = sensor(trigger_id="{{ params.trigger_id }}", job_name="{{ params.job }}")
+    assert one.start_trigger_args is not None
+    from airflow_provider_timextender.triggers import JobExecutionTrigger
+
+    trigger = JobExecutionTrigger(**(one.start_trigger_args.trigger_kwargs or {}))
+    trigger.trigger_id = 7  # what Airflow sets before it renders
+    trigger.render_template_fields({"params": {"trigger_id": execution.trigger_id, "job": "load"}})
+    assert trigger.arguments["trigger_id"] == execution.trigger_id
+    assert trigger.arguments["job_name"] == "load"
+    assert trigger.arguments["timeout"] == one.timeout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"trigger_id": "{{ ti.xcom_pull(task_ids='execute') }}"},
+        {"job_name": "{{ var.value.job }}"},
+        {"trigger_id": "{{ unclosed"},
+        {"trigger_id": None},
+        {"execution_timeout": timedelta(hours=1)},
+        {"pre_execute": lambda *_: None},
+        {"on_execute_callback": lambda *_: None},
+        {"deferrable": False},
+    ],
+)
+def test_the_sensor_starts_on_a_worker_where_a_triggerer_could_not_do(arguments: dict[str, Any]) -> None:
+    assert not sensor(**arguments).start_from_trigger
+
+
+def test_r22_the_limits_of_a_sensor_that_started_in_the_triggerer_count_from_its_start(
+    simulator: Simulator,
+) -> None:
+    from airflow_provider_timextender.polling import BACKSTOP
+    from airflow_provider_timextender.triggers import JobExecutionTrigger
+
+    trigger: Any = JobExecutionTrigger(job_id=OTHER, timeout=600)
+    began = datetime.now(timezone.utc) - timedelta(seconds=100)
+    trigger.timeout_after = began + timedelta(seconds=600) + BACKSTOP  # how a triggerer knows
+    assert trigger._began == began
+
+
+# --- where a task is ---
+
+
+class Store:
+    def __init__(self, *, broken: bool = False) -> None:
+        self.kept: dict[str, Any] = {}
+        self._broken = broken
+
+    def set(self, key: str, value: Any) -> None:
+        if self._broken:
+            raise OSError("no space")
+        self.kept[key] = value
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_the_state_store_shows_where_the_execution_is(simulator: Simulator, deferrable: bool) -> None:
+    store = Store()
+    one = operator(deferrable=deferrable)
+    context: Any = {**context_of(TaskInstance()), "task_state_store": store}
+    if deferrable:
+        with pytest.raises(TaskDeferred):
+            one.execute(context)
+    else:
+        one.execute(context)
+    (execution,) = simulator.world.executions
+    shown = store.kept[STATE_KEY]
+    assert shown["trigger_id"] == execution.trigger_id
+    assert shown["state"] == ("pending" if deferrable else "running")
+    assert datetime.fromisoformat(shown["since"]) <= datetime.now(timezone.utc)
+
+
+def test_r30_a_state_that_cannot_be_shown_ends_nothing(simulator: Simulator) -> None:
+    context: Any = {**context_of(TaskInstance()), "task_state_store": Store(broken=True)}
+    assert operator().execute(context) == simulator.world.executions[0].trigger_id
+
+
+def test_r16_r28_killing_the_task_says_that_the_job_runs_on(
+    simulator: Simulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = operator(wait_for_completion=False)
+    one.on_kill()
+    assert "not stopped" not in caplog.text, "nothing has been started"
+    trigger_id = one.execute(context_of(TaskInstance()))
+    one.on_kill()
+    (warning,) = [r for r in caplog.records if "not stopped" in r.getMessage()]
+    assert trigger_id in warning.getMessage()
+    assert warning.levelno == logging.WARNING
+    assert simulator.count("execute") == 1
+
+
+# --- after the submission nothing is retried unless TimeXtender says how the execution ended ---
+
+
+@pytest.mark.parametrize("where", ["settings", "look"])
+def test_r10_whatever_goes_wrong_after_the_submission_is_not_retried(
+    simulator: Simulator, mocker: Any, where: str
+) -> None:
+    if where == "look":
+        mocker.patch.object(TimeXtenderHook, "look", side_effect=RuntimeError("a bug"))
+    else:
+        mocker.patch(
+            "airflow_provider_timextender.connection.Settings.link", side_effect=RuntimeError("a bug")
+        )
+    with pytest.raises(AirflowFailException, match=r"RuntimeError: a bug.*not retried"):
+        operator().execute(context_of(TaskInstance()))
+    assert simulator.count("execute") == 1
+
+
+def test_execution_timeout_while_xcoms_are_pushed_is_not_retried(simulator: Simulator, mocker: Any) -> None:
+    ti = TaskInstance()
+    mocker.patch.object(ti, "xcom_push", side_effect=AirflowTaskTimeout("Timeout"))
+    with pytest.raises(AirflowFailException, match=r"execution_timeout is over.*not retried"):
+        operator(wait_for_completion=False).execute(context_of(ti))
+
+
+def test_r13_the_last_look_always_reads_the_log(simulator: Simulator, mocker: Any) -> None:
+    simulator.job("load").duration = 60
+    look = mocker.spy(TimeXtenderHook, "look")
+    with pytest.raises(AirflowFailException, match="it was not over"):
+        operator(timeout=0.3, poll_interval=0.05).execute(context_of(TaskInstance()))
+    every = [call.kwargs["every"] for call in look.call_args_list]
+    assert every[-1] == 1
+    assert set(every[:-1]) == {2}
