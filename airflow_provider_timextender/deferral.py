@@ -63,12 +63,16 @@ class DefersMixin(BaseOperator):
         self, returns: Literal["trigger_id", "result"]
     ) -> Literal["trigger_id", "result", "nothing"] | None:
         """Return what a trigger may end the task with, ``None`` if a worker has something left to do."""
+        from airflow.triggers.base import BaseTrigger
+
+        # Before Airflow 3.3 no triggerer can push an XCom so that a task gets what was pushed.
+        possible = hasattr(BaseTrigger, "on_kill")
         left_to_do = (
             self.outlets  # their events are sent by a worker
             or self._post_execute_hook is not None
             or not type(self).__module__.startswith(__package__)  # a subclass may do more at the end
         )
-        if left_to_do:
+        if left_to_do or not possible:
             return None
         return returns if self.do_xcom_push else "nothing"
 

@@ -52,6 +52,9 @@ if TYPE_CHECKING:
 MESSAGE_BYTES = 1500
 """The longest message in an event: with all else, an event stays below 2 KB."""
 
+PUSH_TIMEOUT = 60
+"""Seconds that the XCom of a task's result may take."""
+
 STORE_KEY = "timextender_told"
 """Where an asset's state store keeps which executions have been told."""
 
@@ -183,16 +186,42 @@ class JobExecutionTrigger(BaseEventTrigger):
             result = await self._wait(snapshots)
         except TimeXtenderError as error:
             return TriggerEvent(self._failure(error))
+        if await self._can_end_task(result):
+            return TaskSuccessEvent()
+        return TriggerEvent(result)
+
+    async def _can_end_task(self, result: dict[str, Any]) -> bool:
+        """Tell whether nothing is left to do for a worker; what the task returns has been pushed then."""
         end_with = self.arguments["end_with"]
+        ti: Any = self.task_instance
+        # `dag.test()` runs triggers without their task, and cannot end it from here.
+        if end_with is None or ti is None:
+            return False
         # Where Airflow has started the task here, nobody has asked yet whether tasks are mapped over its
         # result, which a worker has to tell.
         if self.task is not None and any(True for _ in self.task.iter_mapped_dependants()):
-            end_with = None
-        # A triggerer has given the trigger its id. `dag.test()` has none, and cannot end a task from here.
-        if end_with is None or self.trigger_id is None:
-            return TriggerEvent(result)
-        returned = {"trigger_id": result["trigger_id"], "result": result}.get(end_with)
-        return TaskSuccessEvent(xcoms=None if returned is None else {"return_value": returned})
+            return False
+        if end_with == "nothing":
+            return True
+        # Not by the event: Airflow 3 would encode the value once more than a worker does, and would pass by a
+        # custom XCom backend, which may also be slow; hence the thread.
+        from airflow.sdk.execution_time.xcom import XCom
+
+        push = partial(
+            XCom.set,
+            key="return_value",
+            value=result["trigger_id"] if end_with == "trigger_id" else result,
+            dag_id=ti.dag_id,
+            task_id=ti.task_id,
+            run_id=ti.run_id,
+            map_index=ti.map_index,
+        )
+        try:
+            await asyncio.wait_for(asyncio.to_thread(push), PUSH_TIMEOUT)
+        except Exception:
+            self.log.warning("The task ends on a worker, as its result could not be pushed", exc_info=True)
+            return False
+        return True
 
     def _failure(self, error: TimeXtenderError) -> dict[str, Any]:
         return {

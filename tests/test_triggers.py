@@ -411,30 +411,45 @@ def test_r27_two_copies_side_by_side_tell_the_same(crowd: Any) -> None:
 # --- the end of the task ---
 
 
+class DeferredTask:
+    """What a triggerer knows of a task."""
+
+    dag_id, task_id, run_id, map_index = "d", "t", "r", 3
+
+
 def ended_by(one: JobExecutionTrigger) -> Any:
-    one.trigger_id = 7  # as a triggerer does
+    known: Any = DeferredTask()
+    one.task_instance = known
     (event,) = asyncio.run(_own(one))
     return event
 
 
+@shares
 @pytest.mark.parametrize("end_with", ["trigger_id", "result", "nothing", None])
-def test_a_success_ends_the_task_where_a_triggerer_runs(simulator: Simulator, end_with: Any) -> None:
+def test_a_success_ends_the_task_where_a_triggerer_runs(
+    simulator: Simulator, mocker: Any, end_with: Any
+) -> None:
+    push = mocker.patch("airflow.sdk.execution_time.xcom.XCom.set")
     execution = simulator.run("load")
     event = ended_by(trigger(trigger_id=execution.trigger_id, end_with=end_with))
-    if end_with is None:
-        assert event.payload["state"] == "succeeded"
-        return
-    assert isinstance(event, TaskSuccessEvent)
-    if end_with == "nothing":
-        assert event.xcoms is None
-    elif end_with == "trigger_id":
-        assert event.xcoms == {"return_value": execution.trigger_id}
+    assert isinstance(event, TaskSuccessEvent) is (end_with is not None)
+    if end_with in (None, "nothing"):
+        assert not push.called
     else:
-        assert event.xcoms is not None
-        returned: Any = event.xcoms["return_value"]
-        assert returned["state"] == "succeeded"
+        told = push.call_args.kwargs
+        result = told.pop("value")
+        assert told == {"key": "return_value", "dag_id": "d", "task_id": "t", "run_id": "r", "map_index": 3}
+        returned = result if end_with == "trigger_id" else result["trigger_id"]
+        assert returned == execution.trigger_id
     plain = trigger(trigger_id=execution.trigger_id, end_with=end_with)
     assert fire(plain)["state"] == "succeeded", "dag.test() cannot end a task from a trigger"
+
+
+@shares
+def test_a_result_that_cannot_be_pushed_is_left_to_a_worker(simulator: Simulator, mocker: Any) -> None:
+    mocker.patch("airflow.sdk.execution_time.xcom.XCom.set", side_effect=OSError("no space"))
+    event = ended_by(trigger(trigger_id=simulator.run("load").trigger_id, end_with="result"))
+    assert event.payload["state"] == "succeeded"
 
 
 def test_a_failure_resumes_the_task(simulator: Simulator) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
-from airflow.providers.common.compat.sdk import dag
+from airflow.sdk import Asset, AssetWatcher, dag, task
 
 from airflow_provider_timextender.operators import ExecuteJobOperator
 from airflow_provider_timextender.sensors import JobStatusSensor
+from airflow_provider_timextender.triggers import JobFinishedTrigger
 
 COUNT = int(os.environ.get("LIVE_TASKS", "12"))
 
@@ -15,39 +17,72 @@ COUNT = int(os.environ.get("LIVE_TASKS", "12"))
 @dag(schedule=None, catchup=False)
 def live_many() -> None:
     """Wait for many executions at the same time."""
-    ExecuteJobOperator.partial(
+    load = ExecuteJobOperator.partial(
         task_id="load", wait_for_completion=True, deferrable=True, poll_interval=2
     ).expand(job_name=[f"job {number}" for number in range(COUNT)])
 
+    @task
+    def pull(trigger_ids: Any) -> list[str]:
+        """Tell what a task gets of those that ended in the triggerer."""
+        return list(trigger_ids)
+
+    pull(load.output)
+
 
 @dag(schedule=None, catchup=False)
+def live_pool() -> None:
+    """Wait for several executions, of which a pool lets two run at the same time."""
+    ExecuteJobOperator.partial(
+        task_id="load", wait_for_completion=True, deferrable=True, poll_interval=1, pool="two"
+    ).expand(job_name=[f"job {number}" for number in range(4)])
+
+
+@dag(schedule=None, catchup=False, params={"job": "job 0"})
 def live_sensor() -> None:
-    """Wait with a sensor that starts in the triggerer, with a templated id."""
+    """Wait with sensors that start in the triggerer and on a worker."""
     execute = ExecuteJobOperator(task_id="execute", job_name="job 0")
-    wait = JobStatusSensor(
-        task_id="wait",
+    for_execution = JobStatusSensor(
+        task_id="for_execution",
         job_name="job 0",
         trigger_id="{{ ti.xcom_pull(task_ids='execute') }}",
         deferrable=True,
         poke_interval=1,
     )
-    execute >> wait
+    for_idle = JobStatusSensor(
+        task_id="for_idle", job_name="{{ params.job }}", deferrable=True, poke_interval=1
+    )
+    execute >> [for_execution, for_idle]
 
 
 @dag(schedule=None, catchup=False)
 def live_failure() -> None:
     """Wait for a load that fails."""
     ExecuteJobOperator(
-        task_id="load",
-        job_name="job 0",
-        wait_for_completion=True,
-        deferrable=True,
-        poll_interval=1,
-        retries=3,
-        retry_delay=1,
+        task_id="load", job_name="job 1", wait_for_completion=True, deferrable=True, poll_interval=1
     )
 
 
+watched = Asset(
+    "live_watched",
+    watchers=[
+        AssetWatcher(name="finished", trigger=JobFinishedTrigger(job_names=["watched"], poll_interval=1))
+    ],
+)
+
+
+@dag(schedule=[watched], catchup=False, max_active_runs=16)
+def live_watched() -> None:
+    """Tell which executions started this run."""
+
+    @task
+    def tell(triggering_asset_events: Any = None) -> list[str]:
+        return [event.extra["payload"]["trigger_id"] for event in triggering_asset_events[watched]]
+
+    tell()
+
+
 live_many()
+live_pool()
 live_sensor()
 live_failure()
+live_watched()
