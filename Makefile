@@ -6,20 +6,23 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 
-.PHONY: help demo test lint types docs build check clean constraints
+.PHONY: help demo test test-live lint types docs build check clean constraints
 
 help: ## Show the targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 $(INSTALLED): pyproject.toml constraints/dev.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints/dev.txt uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints/dev.txt \
-		--group test --group lint --group docs --group build --editable '.[simulator]'
+		--group test --group lint --group docs --group build --editable .
 	touch $@
 
 demo: $(INSTALLED) ## Run an example DAG in real Airflow against the simulator (FAIL='Load sales' lets it fail)
 	@$(BIN)/python demo.py $(if $(FAIL),--fail '$(FAIL)') $(if $(DAG),--dag $(DAG)) $(if $(SHAPE),--shape $(SHAPE))
+
+test-live: $(INSTALLED) ## Run the tests in a live Airflow only (LIVE_TASKS=500 lets as many tasks wait)
+	$(BIN)/python -m pytest -m live -s
 
 test: $(INSTALLED) ## Run all tests; api.py and verdict.py must be covered entirely
 	$(BIN)/python -m pytest --cov --cov-report=
@@ -48,7 +51,7 @@ check: lint types test docs build ## All of the above
 
 constraints: $(INSTALLED) ## Pin the newest versions that fit, for all supported Pythons
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate --upgrade \
-		--all-extras --group test --group lint --group docs --group build \
+		--group test --group lint --group docs --group build \
 		--output-file constraints/dev.txt pyproject.toml constraints/uv.in
 
 clean: ## Remove what the targets made

@@ -27,6 +27,7 @@ def get_provider_info() -> dict[str, Any]:
         "hooks": [{"integration-name": _NAME, "python-modules": [f"{_PACKAGE}.hooks"]}],
         "operators": [{"integration-name": _NAME, "python-modules": [f"{_PACKAGE}.operators"]}],
         "sensors": [{"integration-name": _NAME, "python-modules": [f"{_PACKAGE}.sensors"]}],
+        "triggers": [{"integration-name": _NAME, "python-modules": [f"{_PACKAGE}.triggers"]}],
         "connection-types": [
             {
                 "connection-type": "timextender",

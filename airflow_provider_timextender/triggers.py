@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Hashable, Sequence
 from contextlib import aclosing
@@ -51,6 +52,13 @@ if TYPE_CHECKING:
 
 MESSAGE_BYTES = 1500
 """The longest message in an event: with all else, an event stays below 2 KB."""
+
+SPACING = 5.0
+"""Seconds between two events of a watcher: for events that come closer together Airflow starts one run only,
+and may show it the first of them only."""
+
+MAX_TELLING = 200.0
+"""Seconds that a watcher spends on events at one look: Airflow gives up on one that takes 300."""
 
 PUSH_TIMEOUT = 60
 """Seconds that the XCom of a task's result may take."""
@@ -426,12 +434,22 @@ class JobFinishedTrigger(BaseEventTrigger):
         """Yield an event for each execution that has not been told yet."""
         remembered = await self._recall()
         told = remembered or Told(datetime.now(timezone.utc))
+        backlog: list[api.Execution] = []
+        clock = asyncio.get_running_loop().time
+        last = -math.inf
         async for found in shared_stream:
-            fresh, told = told.news(found.executions)
-            for execution in fresh:
-                event = execution.to_dict()
+            backlog = told.news([*backlog, *found.executions])
+            end = clock() + min(self.poll_interval, MAX_TELLING)
+            while backlog:
+                event = backlog[0].to_dict()
                 if self.states is None or event["state"] in self.states:
+                    pause = max(0.0, last + SPACING - clock())
+                    if clock() + pause > end:
+                        break  # the rest is told at the next look
+                    await asyncio.sleep(pause)
+                    last = clock()
                     yield TriggerEvent(event)
+                told = told.and_told(backlog.pop(0))
             if told != remembered:
                 found.when_stored.append(partial(self._remember, told))
                 remembered = told

@@ -303,20 +303,22 @@ class Told:
     since: datetime
     ends: Mapping[str, datetime | None] = field(default_factory=dict)
 
-    def news(self, executions: Sequence[Execution]) -> tuple[list[Execution], Told]:
-        """Return the executions that have ended and not been told, oldest first, and what is told then."""
-        ends = dict(self.ends)
-        fresh = []
+    def news(self, executions: Sequence[Execution]) -> list[Execution]:
+        """Return the executions that have ended and not been told, oldest first."""
+        fresh = {}
         for execution in executions:
             over = execution.state in _ENDED or (execution.state is None and execution.end is not None)
             history = execution.end is not None and execution.end < self.since
-            if over and not history and (name := _name(execution)) not in ends:
-                ends[name] = execution.end
-                fresh.append(execution)
+            if over and not history and _name(execution) not in self.ends:
+                fresh[_name(execution)] = execution
+        return sorted(fresh.values(), key=lambda execution: execution.end or self.since)
+
+    def and_told(self, execution: Execution) -> Told:
+        """Return what has been told when one more has; what can be no news any more is forgotten."""
+        ends = {**self.ends, _name(execution): execution.end}
         newest = max((end for end in ends.values() if end is not None), default=self.since)
         since = max(self.since, newest - LATE)
-        kept = {name: end for name, end in ends.items() if end is None or end >= since}
-        return sorted(fresh, key=lambda execution: execution.end or self.since), Told(since, kept)
+        return Told(since, {name: end for name, end in ends.items() if end is None or end >= since})
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""

@@ -166,8 +166,9 @@ def test_each_execution_outside_airflow_starts_one_run_through_the_death_of_the_
     executions += [simulator.run("watched") for _ in range(2)]  # while nobody watches
     time.sleep(1)
     airflow.start("triggerer")
-    until(lambda: len(told()) >= 4, 90, "the runs after the restart")
+    until(lambda: len(told()) >= 4, 120, "the runs after the restart")
     executions.append(simulator.run("watched"))
     until(lambda: len(told()) >= 5, 60, "one more run")
     time.sleep(5)
     assert sorted(told()) == sorted(execution.trigger_id for execution in executions)
+    assert len(airflow.runs("live_watched")) == len(executions), "each has a run of its own"

@@ -54,7 +54,7 @@ def _classes(info: dict[str, Any]) -> list[str]:
 
 def test_every_name_in_provider_info_exists() -> None:
     info = get_provider_info()
-    for kind in ("hooks", "operators", "sensors"):
+    for kind in ("hooks", "operators", "sensors", "triggers"):
         for entry in info[kind]:
             assert all(find_spec(module) for module in entry["python-modules"])
     for path in _classes(info):
@@ -120,7 +120,7 @@ def test_json_names_and_paths_of_the_api_stand_in_one_place() -> None:
 def test_what_is_imported_is_declared() -> None:
     declared = {re.split(r"[<>=\[; ]", r)[0] for r in requires(DISTRIBUTION) or [] if "extra ==" not in r}
     assert declared == {
-        "apache-airflow", "apache-airflow-providers-common-compat", "requests", "tenacity"
+        "aiohttp", "apache-airflow", "apache-airflow-providers-common-compat", "requests", "tenacity"
     }  # fmt: skip
 
 

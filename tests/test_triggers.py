@@ -16,7 +16,7 @@ import pytest
 from airflow.providers.common.compat.sdk import BaseHook
 from airflow.triggers.base import TaskSuccessEvent
 
-from airflow_provider_timextender import polling
+from airflow_provider_timextender import polling, triggers
 from airflow_provider_timextender.errors import InvalidInput
 from airflow_provider_timextender.simulator import BLANK_TRIGGER_ID, Fault, Job, Simulator
 from airflow_provider_timextender.triggers import JobExecutionTrigger, JobFinishedTrigger
@@ -37,10 +37,10 @@ def ago(seconds: float) -> str:
     return (datetime.now(timezone.utc) - timedelta(seconds=seconds)).isoformat()
 
 
-async def all_events(triggers: list[Any]) -> list[Any]:
+async def all_events(ones: list[Any]) -> list[Any]:
     """Run triggers at the same time, on polls that are shared where Airflow shares them."""
     if not SHARES:
-        return [event for events in await asyncio.gather(*map(_own, triggers)) for event in events]
+        return [event for events in await asyncio.gather(*map(_own, ones)) for event in events]
     manager = import_module("airflow.triggers.shared_stream").SharedStreamManager()
 
     async def shared(number: int, one: Any) -> list[Any]:
@@ -50,7 +50,7 @@ async def all_events(triggers: list[Any]) -> list[Any]:
         await manager.unsubscribe(number, key)
         return found
 
-    results = await asyncio.gather(*(shared(number, one) for number, one in enumerate(triggers)))
+    results = await asyncio.gather(*(shared(number, one) for number, one in enumerate(ones)))
     return [event for events in results for event in events]
 
 
@@ -155,10 +155,10 @@ def test_an_unknown_job_is_refused_at_once(simulator: Simulator) -> None:
 @shares
 def test_the_requests_of_an_interval_do_not_depend_on_how_many_wait(crowd: Any) -> None:
     simulator = crowd(60, duration=60)
-    triggers = wait_for_all(simulator, poll_interval=0.3)
+    several = wait_for_all(simulator, poll_interval=0.3)
 
     async def wait() -> tuple[int, int, float]:
-        waiting = asyncio.create_task(all_events(triggers))
+        waiting = asyncio.create_task(all_events(several))
         await asyncio.sleep(1)  # all have looked at their log once
         before, logs, began = simulator.count("statuses"), simulator.count("execution logs"), time.monotonic()
         await asyncio.sleep(2.4)
@@ -217,10 +217,10 @@ def test_r09_ten_minutes_of_faults_end_no_wait(crowd: Any) -> None:
     ] * 2
     simulator.fault("statuses", *faults)
     simulator.fault("execution logs", *faults)
-    triggers = wait_for_all(simulator, poll_interval=interval)
+    several = wait_for_all(simulator, poll_interval=interval)
 
     async def wait() -> list[Any]:
-        waiting = asyncio.create_task(all_events(triggers))
+        waiting = asyncio.create_task(all_events(several))
         while simulator._faults["statuses"]:
             await asyncio.sleep(0.1)
             assert not waiting.done()
@@ -266,11 +266,11 @@ def test_r12_a_key_that_is_changed_in_the_meantime_is_picked_up(
     crowd: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     simulator = crowd(20 if SHARES else 3, duration=60)
-    triggers = wait_for_all(simulator)
+    several = wait_for_all(simulator)
 
     async def wait() -> list[Any]:
-        waiting = asyncio.create_task(all_events(triggers))
-        while simulator.count("execution logs") < len(triggers):
+        waiting = asyncio.create_task(all_events(several))
+        while simulator.count("execution logs") < len(several):
             await asyncio.sleep(0.05)
         simulator.api_key = "a-new-one"
         refused = len(simulator.requests)
@@ -325,7 +325,7 @@ def test_r15_execution_timeout_is_forestalled(crowd: Any) -> None:
 def test_r20_nothing_holds_up_the_event_loop(crowd: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     simulator = crowd(20 if SHARES else 3, duration=0.1)
     simulator.fault("statuses", always=Fault("slow", seconds=2))
-    triggers = wait_for_all(simulator, poll_interval=0.5)
+    several = wait_for_all(simulator, poll_interval=0.5)
     if hasattr(BaseHook, "aget_connection"):
 
         def refuse(*_: Any, **__: Any) -> Any:
@@ -343,7 +343,7 @@ def test_r20_nothing_holds_up_the_event_loop(crowd: Any, monkeypatch: pytest.Mon
 
     async def wait() -> list[Any]:
         ticking = asyncio.create_task(tick())
-        events = await all_events(triggers)
+        events = await all_events(several)
         ticking.cancel()
         return events
 
@@ -477,6 +477,14 @@ def test_r31_r32_the_executions_log_is_shown_once_at_its_own_level(
 # --- jobs that finish outside Airflow ---
 
 
+@pytest.fixture
+def _close_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triggers, "SPACING", 0.01)
+
+
+close_together = pytest.mark.usefixtures("_close_together")
+
+
 class Store:
     """An asset's state store, as far as it is used."""
 
@@ -528,6 +536,7 @@ class Watcher:
 
 
 @shares
+@close_together
 def test_each_execution_that_finishes_is_told_once_through_restarts(crowd: Any) -> None:
     simulator = crowd(3, pickup=0, duration=0)
     before = simulator.run("job 0")
@@ -547,6 +556,7 @@ def test_each_execution_that_finishes_is_told_once_through_restarts(crowd: Any) 
 
 
 @shares
+@close_together
 def test_what_airflow_has_not_stored_is_told_again(crowd: Any) -> None:
     simulator = crowd(1, pickup=0, duration=0)
     store = Store()
@@ -559,6 +569,7 @@ def test_what_airflow_has_not_stored_is_told_again(crowd: Any) -> None:
 
 
 @shares
+@close_together
 def test_only_the_jobs_and_ends_that_are_asked_for_are_told(crowd: Any) -> None:
     simulator = crowd(3, pickup=0, duration=0)
     store = Store()
@@ -574,6 +585,7 @@ def test_only_the_jobs_and_ends_that_are_asked_for_are_told(crowd: Any) -> None:
 
 
 @shares
+@close_together
 def test_the_jobs_are_watched_through_faults_and_few_logs_are_read(crowd: Any) -> None:
     simulator = crowd(50, pickup=0, duration=0)
     store = Store()
@@ -587,6 +599,26 @@ def test_the_jobs_are_watched_through_faults_and_few_logs_are_read(crowd: Any) -
     assert len(told) == 1
     intervals = simulator.count("statuses")
     assert simulator.count("logs") <= 2 * 50 + intervals * polling.RECHECKS * 2
+
+
+@shares
+def test_events_are_told_at_a_distance(crowd: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triggers, "SPACING", 0.4)
+    simulator = crowd(1, pickup=0, duration=0)
+    store = Store()
+    watcher = Watcher(store)
+    asyncio.run(watcher.watch(lambda _: bool(store.kept)))
+    for _ in range(3):
+        simulator.run("job 0")
+    moments: list[float] = []
+
+    def enough(told: list[Any]) -> bool:
+        moments.extend([time.monotonic()] * (len(told) - len(moments)))
+        return len(told) == 3
+
+    asyncio.run(watcher.watch(enough))
+    assert moments[1] - moments[0] > 0.3
+    assert moments[2] - moments[1] > 0.3
 
 
 def test_before_airflow_3_3_jobs_are_watched_without_a_memory(crowd: Any) -> None:

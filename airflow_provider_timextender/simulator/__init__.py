@@ -1,7 +1,7 @@
 """The TimeXtender Jobs API, played over real HTTP, for demonstrations and for tests of your own DAGs.
 
 It states the API's contract a second time and shares no code with the rest of the package, so that a wrong
-path or name there cannot pass a test here. It needs the extra ``simulator`` of the distribution.
+path or name there cannot pass a test here.
 """
 
 from airflow_provider_timextender.simulator.faults import Fault
