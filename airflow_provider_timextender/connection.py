@@ -132,7 +132,7 @@ def _base_url(connection: ConnectionFields, *, allow_http: bool) -> str:
             f"the host {typed!r} is plain http, which would show the API key to the network. Use https, "
             'or set {"allow_http": true} in the extra if the network is trusted.'
         )
-    port = port or connection.port
+    port = connection.port if port is None else port
     if port is not None and not 0 < port < 65536:
         raise InvalidInput(f"the port is {port}; it takes 1 to 65535.")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname

@@ -29,6 +29,7 @@ class DefersMixin(BaseOperator):
         poll_interval: float,
         timeout: float,
         max_unreachable: float,
+        known_key: bool,
         returns: Literal["trigger_id", "result"],
     ) -> NoReturn:
         """Defer, with limits that count from when the run was asked for."""
@@ -52,7 +53,7 @@ class DefersMixin(BaseOperator):
                 timeout=timeout,
                 execution_deadline=_iso(deadline),
                 max_unreachable=max_unreachable,
-                known_key=True,
+                known_key=known_key,
                 end_with=None if maps else self.end_with(returns),
             ),
             method_name="execute_complete",

@@ -222,6 +222,7 @@ class ExecuteJobOperator(DefersMixin):
                 poll_interval=interval,
                 timeout=timeout,
                 max_unreachable=self.hook.max_unreachable,
+                known_key=True,
                 returns="trigger_id",
             )
         if isinstance(verdict, (Succeeded, Failed)):
@@ -248,7 +249,8 @@ class ExecuteJobOperator(DefersMixin):
             try:
                 run, verdict = self.hook.look(run, every=every, known_key=True, patience=max(0.0, left))
             except TimeXtenderError as error:
-                if not error.transient or time.monotonic() < deadline:
+                # With less than max_unreachable left it is the timeout that ends the wait.
+                if not error.transient or left >= self.hook.max_unreachable:
                     raise
                 verdict = Waiting("unreachable", str(error))
             if not isinstance(verdict, Waiting):

@@ -210,18 +210,27 @@ class JobStatusSensor(DefersMixin, BaseSensorOperator):
             raise AirflowSkipException(f"Skipped, as never_fail is set: {error}") from error
 
     def _wait_in_triggerer(self, context: Context) -> Final:
-        self._run, verdict = self.hook.look(self._begin(context)[0])
-        if isinstance(verdict, Waiting):
-            self._say(verdict)
+        run, _ = self._begin(context)
+        seen: Verdict
+        try:
+            run, seen = self.hook.look(run, patience=0)
+        except TimeXtenderError as error:
+            if not error.transient:
+                raise
+            seen = Waiting("unreachable", str(error))
+        self._run = run
+        if isinstance(seen, Waiting):
+            self._say(seen)
             self.defer_to_trigger(
                 context,
-                self._run,
+                run,
                 poll_interval=self.poke_interval,
                 timeout=self.timeout,
                 max_unreachable=self.hook.max_unreachable,
+                known_key=seen.state != "unreachable",
                 returns="result",
             )
-        return verdict
+        return seen
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Look once."""
@@ -251,8 +260,8 @@ class JobStatusSensor(DefersMixin, BaseSensorOperator):
                 time.sleep(min(LOG_LAG, run.start_timeout))
                 self._run, verdict = look(self._run, known_key=True)
         except TimeXtenderError as error:
-            over = (datetime.now(timezone.utc) - run.asked_at).total_seconds() >= self.timeout
-            if not (error.transient and over):
+            # With less than max_unreachable left it is the timeout that ends the wait.
+            if not error.transient or left >= self.hook.max_unreachable:
                 raise
             verdict = Waiting("unreachable", str(error))
         return verdict

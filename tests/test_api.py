@@ -268,7 +268,7 @@ def test_redirect_names_the_host_only() -> None:
         assert "another path" in str(error) or "'['" in str(error)
 
 
-@pytest.mark.parametrize("value", ["", "soon", "-5", "1.5", "٣"])
+@pytest.mark.parametrize("value", ["", "soon", "-5", "1.5", "٣", f"Mon, 01 Jan {'9' * 20} 00:00:00 GMT"])
 def test_unusable_retry_after_is_none(value: str) -> None:
     error = api.error_for(answer(b"", 503, retry_after=value))
     assert isinstance(error, errors.Unavailable)
@@ -293,6 +293,107 @@ def test_errors_know_whether_another_try_helps() -> None:
 
 def _tree(kind: type[errors.TimeXtenderError]) -> set[type[errors.TimeXtenderError]]:
     return {kind}.union(*(_tree(sub) for sub in kind.__subclasses__()))
+
+
+# --- answers that nobody expects ---
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(
+                ["Id", "JobId", "Status", "State", "TriggerId", "StartTime", "EndTime", "Logs", "Time"]
+            )
+            | st.text(max_size=3),
+            inner,
+            max_size=6,
+        )
+    ),
+    max_leaves=20,
+)
+CALLS = (
+    api.list_jobs(), api.execute_job(JOB), api.job_status(JOB), api.all_job_statuses(), api.job_logs(JOB),
+    api.awaited_execution(JOB, TRIGGER),
+)  # fmt: skip
+
+
+@given(st.sampled_from(CALLS), json_values)
+def test_r14_whatever_json_comes_is_read_or_is_one_of_our_errors(call: api.Call[Any], data: Any) -> None:
+    try:
+        say(call, data)
+    except errors.ContractError as error:
+        assert "HTTP 200" in str(error)
+
+
+def test_r14_json_that_is_nested_deeply_is_one_of_our_errors() -> None:
+    for depth in (900, 990, 5000):
+        nested = b"[" * depth + b"]" * depth
+        with pytest.raises(errors.ContractError):
+            read(api.execute_job(JOB), answer(b'{"TriggerId": ' + nested + b"}"), Vocabulary())
+
+
+def test_r14_a_contract_error_keeps_what_was_said() -> None:
+    with pytest.raises(errors.ContractError, match=r"HTTP 200.*The job is already running since noon"):
+        say(api.execute_job(JOB), {"Message": "The job is already running since noon"})
+
+
+def test_half_a_surrogate_pair_becomes_a_question_mark() -> None:
+    (execution,) = say(api.job_logs(JOB), [{"Message": "a\ud800", "Logs": [{"Message": "b\ud800"}]}])
+    assert (execution.message, execution.logs[0].message) == ("a?", "b?")
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [f"{{{TRIGGER}}}", TRIGGER.replace("-", ""), f" {TRIGGER}", f"urn:uuid:{TRIGGER}", TRIGGER.upper()],
+)
+def test_r02_our_trigger_id_in_another_spelling_is_ours(spelling: str) -> None:
+    for execution in ({"TriggerId": spelling}, {"Logs": [{"TriggerId": spelling}]}):
+        assert len(say(api.job_logs(JOB, TRIGGER), [execution])) == 1
+
+
+def test_r02_a_blank_guid_does_not_hide_our_trigger_id_on_a_log_entry() -> None:
+    logs = [{"TriggerId": api.BLANK_GUID}, {"TriggerId": TRIGGER}]
+    for execution in ({"TriggerId": api.BLANK_GUID, "Logs": logs}, {"Logs": logs}):
+        assert len(say(api.job_logs(JOB, TRIGGER), [execution])) == 1
+    assert say(api.job_logs(JOB), [{"TriggerId": api.BLANK_GUID}])[0].trigger_id == api.BLANK_GUID
+
+
+def test_a_trigger_id_that_is_no_guid_is_not_passed_over() -> None:
+    with pytest.raises(errors.ContractError, match=r"trigger id '17', which is no guid"):
+        say(api.job_logs(JOB, TRIGGER), [{"TriggerId": 17}])
+    assert say(api.job_logs(JOB), [{"TriggerId": 17}])[0].trigger_id == "17"
+
+
+def test_r01_an_end_that_cannot_be_read_is_an_end() -> None:
+    for end in ("01/02/2024 10:00:00", 1700000000):
+        with pytest.raises(errors.ContractError, match=r"is no ISO 8601 time.*'Completed'"):
+            say(api.job_logs(JOB), [{"State": "Completed", "EndTime": end}])
+        assert say(api.job_logs(JOB), [{"State": "Success", "EndTime": end}])[0].end is None
+    for no_end in (None, "", "0001-01-01T00:00:00"):
+        assert say(api.job_logs(JOB), [{"State": "Completed", "EndTime": no_end}])[0].end is None
+
+
+def test_r01_words_that_contradict_each_other_are_not_guessed() -> None:
+    (execution,) = say(api.job_logs(JOB), [{"State": "Succeeded", "Status": "Failed"}])
+    assert execution.state is None
+    assert "contradict each other: ['Succeeded', 'Failed']" in execution.problem
+    (agreed,) = say(api.job_logs(JOB), [{"State": "Succeeded", "Status": "Success", "ExecutionState": "?"}])
+    assert agreed.state is ExecutionState.SUCCEEDED
+
+
+def test_r01_the_sign_of_a_code_means_something() -> None:
+    vocabulary = Vocabulary().override({"states": {"succeeded": 1, "failed": [-1, "-2"]}})
+    states = say(api.job_logs(JOB), [{"State": code} for code in (1, "1", -1, "-1", -2, 2)], vocabulary)
+    good, bad = ExecutionState.SUCCEEDED, ExecutionState.FAILED
+    assert [execution.state for execution in states] == [good, good, bad, bad, bad, None]
+
+
+@pytest.mark.parametrize("status", [100, 103, 408, 425, 499])
+def test_r05_what_is_no_final_answer_may_be_repeated_and_says_nothing_of_a_submission(status: int) -> None:
+    error = api.error_for(answer(b"", status))
+    assert isinstance(error, errors.ServerError)
+    assert error.transient
 
 
 # --- vocabulary ---
@@ -338,6 +439,7 @@ def test_overrides_replace_entries() -> None:
         ({"states": {"failed": [True]}}, "not True"),
         ({"states": {"failed": {"a": 1}}}, "names or whole numbers"),
         ({"states": {"failed": " "}}, "names or whole numbers"),
+        ({"states": {"failed": "_"}}, "names or whole numbers"),
         ({"states": {"failed": ["success"]}}, "stands under succeeded and failed"),
         (
             {"states": {"failed": ["x" * 200]}, "statuses": {"idle": "Pending"}},

@@ -10,7 +10,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, TypeVar
@@ -250,6 +250,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         Fault("status", status=500, body="x" * (495 - 10) + API_KEY),
         Fault("body", body=f"<html>{API_KEY}</html>"),
         Fault("body", body=f'[{{"Id": "{API_KEY}"}}]'),
+        Fault("body", body="x" * (495 - 10) + API_KEY),
         Fault("reset"),
         Fault("silence"),
     ],
@@ -285,6 +286,7 @@ def test_a_submission_is_sent_once(simulator: Simulator, make_worker: Callable[.
         Fault("status", status=500),
         Fault("status", status=502, body="<html>Bad gateway</html>"),
         Fault("status", status=504),
+        Fault("status", status=408),
         Fault("reset"),
         Fault("silence"),
         Fault("html"),
@@ -359,6 +361,59 @@ def test_r05_a_submission_does_not_ride_a_kept_connection(
     assert first.connection != second.connection
 
 
+def _say_raw(answer: bytes) -> Iterator[int]:
+    """Serve one and the same bytes to whoever connects."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = server.accept()
+                    with connection:
+                        connection.recv(65536)
+                        connection.sendall(answer)
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield server.getsockname()[1]
+        server.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def raw(request: pytest.FixtureRequest) -> Iterator[int]:
+    yield from _say_raw(request.param)
+
+
+BODY = b"Content-Length: 2\r\nConnection: close\r\n\r\n[]"
+STRANGE = {
+    "bad location": b"HTTP/1.1 302 Found\r\nLocation: http://[\r\n" + BODY,
+    "location that is no text": b"HTTP/1.1 302 Found\r\nLocation: http://\xff/\r\n" + BODY,
+    "two lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n[]",
+    "no status": f"HTTP/1.1 {API_KEY}\r\n".encode() + BODY,
+    "no http": f"{API_KEY} says hello\r\n\r\n".encode(),
+    "bad chunk": f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{API_KEY}\r\n".encode(),
+    "bad gzip": b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n" + BODY,
+}
+
+
+@pytest.mark.parametrize("raw", STRANGE.values(), ids=list(STRANGE), indirect=True)
+def test_r14_r34_a_strange_answer_is_one_of_our_errors_and_shows_no_key(
+    make: Callable[..., Any], raw: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(errors.TimeXtenderError) as caught:
+        make(max_unreachable=0.05, base_url=f"http://127.0.0.1:{raw}").read(api.list_jobs())
+    assert not isinstance(caught.value, errors.InvalidInput)
+    assert API_KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize("raw", STRANGE.values(), ids=list(STRANGE), indirect=True)
+def test_r05_a_strange_answer_to_a_submission_is_uncertain(
+    make_worker: Callable[..., Client], raw: int, simulator: Simulator
+) -> None:
+    with pytest.raises((errors.SubmissionUncertain, errors.Refused)) as caught:
+        make_worker(base_url=f"http://127.0.0.1:{raw}").submit(api.execute_job(job_id(simulator)))
+    assert not caught.value.retry_helps
+
+
 # --- proxies and certificates ---
 
 
@@ -415,6 +470,26 @@ def test_r36_https_proxy_and_no_proxy_of_the_environment(
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     make().read(api.list_jobs())
     assert set(proxy.seen) == {"CONNECT api.invalid:443"}
+
+
+def test_r05_a_proxy_that_refuses_has_passed_nothing_on(
+    make_worker: Callable[..., Client], proxy: Any, simulator: Simulator
+) -> None:
+    address = f"http://127.0.0.1:{proxy.server_port}"
+    carrier = make_worker(max_unreachable=0.05, base_url="https://api.invalid", proxies={"https": address})
+    with pytest.raises(errors.Unreachable, match="403") as caught:
+        carrier.submit(api.execute_job(job_id(simulator)))
+    assert not caught.value.sent
+
+
+def test_a_ca_bundle_that_is_none_is_a_clear_error(
+    make: Callable[..., Any], https: Any, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "ca.pem"
+    bundle.write_text("no certificate")
+    carrier = make(base_url=f"https://127.0.0.1:{https.server_port}", verify=str(bundle))
+    with pytest.raises(errors.InvalidInput, match=r"CA bundle .*ca\.pem' cannot be read"):
+        carrier.read(api.list_jobs())
 
 
 @pytest.fixture(scope="module")

@@ -65,10 +65,17 @@ def test_r36_many_spellings_one_url(fields: dict[str, Any]) -> None:
         ({"host": "http://localhost:8080"}, "http://localhost:8080"),
         ({"host": "127.0.0.1", "schema": "http", "port": 80}, "http://127.0.0.1"),
         ({"host": "http://[::1]:81/x"}, "http://[::1]:81/x"),
+        ({"host": "::1", "port": 8080}, "https://[::1]:8080"),
     ],
 )
 def test_r36_ports_prefixes_and_loopback(fields: dict[str, Any], url: str) -> None:
     assert given(**fields).base_url == url
+
+
+@pytest.mark.parametrize("port", [-1, 70000])
+def test_r36_a_port_that_is_none(port: int) -> None:
+    with pytest.raises(InvalidInput, match=f"the port is {port}; it takes 1 to 65535"):
+        given(host="api.example.com", port=port)
 
 
 def test_plain_http_elsewhere_needs_permission() -> None:
@@ -92,6 +99,9 @@ def test_plain_http_elsewhere_needs_permission() -> None:
         ("api example.com", "is not a domain"),
         ("api.example.com:port", "is not a domain"),
         ("https://[::1", "is not a domain"),
+        ("api..example.com", "is not a domain"),
+        (f"{'a' * 64}.example.com", "is not a domain"),
+        ("api.example.com:0", "the port is 0|is not a domain"),
     ],
 )
 def test_unusable_hosts(host: str, says: str) -> None:
@@ -167,6 +177,8 @@ def test_a_form_may_store_text() -> None:
         ({"timeout": "soon"}, "timeout is 'soon'"),
         ({"timeout": True}, "timeout is True"),
         ({"timeout": "inf"}, "timeout is 'inf'"),
+        ({"timeout": 10**400}, "timeout is 1000"),
+        ({"timeout": 1e10}, "timeout is 10000000000.0; it takes at most 3600 seconds"),
         ({"verify": 3}, "verify is 3; it takes true, false or the path"),
         ({"proxies": "http://p"}, "proxies is not JSON"),
         ({"proxies": {"ftp": "http://p:1"}}, r"proxies\.ftp is unusable"),
@@ -175,6 +187,7 @@ def test_a_form_may_store_text() -> None:
         ({"api_key_header": "x key:"}, "api_key_header 'x key:' is not the name of an HTTP header"),
         ({"vocabulary": {"stats": {}}}, "vocabulary has no entry 'stats'"),
         ({"portal_url": "javascript:alert(1)"}, "portal_url 'javascript:alert.*not an http"),
+        ({"portal_url": "http://["}, r"portal_url 'http://\[' is not an http"),
         ({"allow_http": "maybe"}, "allow_http is 'maybe'"),
     ],
 )
@@ -183,7 +196,9 @@ def test_unusable_extras(extra: Any, says: str) -> None:
         given(extra)
 
 
-@pytest.mark.parametrize(("extra", "says"), [("{", "is not JSON"), ("[1]", "must be a JSON object")])
+@pytest.mark.parametrize(
+    ("extra", "says"), [("{", "is not JSON"), ("[" * 10**5, "is not JSON"), ("[1]", "must be a JSON object")]
+)
 def test_an_extra_that_is_no_json_object(extra: str, says: str) -> None:
     with pytest.raises(InvalidInput, match=says):
         settings(Fields(extra=extra))

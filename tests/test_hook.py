@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from airflow_provider_timextender import errors
 from airflow_provider_timextender.api import JobState
 from airflow_provider_timextender.hooks import TimeXtenderHook
 from airflow_provider_timextender.simulator import SHAPES, Fault, Job, Simulator
+from airflow_provider_timextender.verdict import Run
 
 from .conftest import API_KEY
 
@@ -121,8 +123,8 @@ def test_a_bad_connection_is_refused_before_anything_is_sent(
     assert simulator.requests == []
 
 
-def test_a_missing_connection_is_a_clear_error() -> None:
-    with pytest.raises(Exception, match="no_such_connection"):
+def test_r08_a_missing_connection_is_a_clear_error() -> None:
+    with pytest.raises(errors.InvalidInput, match="no_such_connection"):
         TimeXtenderHook("no_such_connection").get_jobs()
 
 
@@ -176,6 +178,36 @@ def test_r40_test_connection_reports_a_bad_field(
     good, message = TimeXtenderHook().test_connection()
     assert not good
     assert "there is no API key" in message
+
+
+def test_r38_a_name_that_a_template_rendered_to_a_number(simulator: Simulator) -> None:
+    twin = Job("2024", id="11111111-1111-1111-1111-111111111111")
+    simulator.world.jobs[twin.id] = twin
+    number: Any = 2024
+    assert TimeXtenderHook().get_job(job_name=number).id == twin.id
+
+
+def test_r12_a_key_that_is_changed_in_the_meantime_is_picked_up(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execution = simulator.run("load")
+    run = Run(execution.job.id, execution.trigger_id, datetime.now(timezone.utc))
+    hook = TimeXtenderHook(max_unreachable=20)
+    hook.look(run)
+    simulator.api_key = "a-new-one"
+    with pytest.raises(errors.Refused):
+        hook.look(run)
+    wait, asked = hook._forget_connection, []
+
+    def change() -> None:
+        asked.append(simulator.count("status"))
+        if len(asked) == 3:
+            monkeypatch.setenv("AIRFLOW_CONN_TIMEXTENDER_DEFAULT", simulator.connection_json())
+        wait()
+
+    monkeypatch.setattr(hook, "_forget_connection", change)
+    hook.look(run, known_key=True)
+    assert len(asked) == 3
 
 
 def test_r40_test_connection_ends_in_time(simulator: Simulator) -> None:

@@ -85,6 +85,14 @@ def test_r31_lines_are_relayed_at_their_own_level(caplog: pytest.LogCaptureFixtu
     ]
 
 
+def test_r34_a_message_cannot_look_like_another_line(caplog: pytest.LogCaptureFixture) -> None:
+    forged = "boom\n[2026-01-01] {x.py:1} INFO - Task succeeded \x1b[31m\r\n\u202eend"
+    exhaust(write([log(forged, time=None)], logging.getLogger("t")))
+    (shown,) = [r.getMessage() for r in caplog.records]
+    lines = "boom", "    [2026-01-01] {x.py:1} INFO - Task succeeded \\x1b[31m", "    \\u202eend"
+    assert shown == "TimeXtender: " + "\n".join(lines)
+
+
 def test_of_very_many_lines_the_last_are_relayed(caplog: pytest.LogCaptureFixture) -> None:
     exhaust(write([log(str(n)) for n in range(RELAY_LIMIT + 5)], logging.getLogger("t")))
     first, second, *_, last = [r.getMessage() for r in caplog.records]

@@ -449,3 +449,15 @@ def test_jobs_with_odd_names(simulator: Simulator, context: Any) -> None:
     job = Job("Läden {0} %s {{x}} 'q'", duration=0, pickup=0)
     simulator.world.jobs[job.id] = job
     wait(job_name=job.name).execute(context)
+
+
+def test_r01_a_log_that_is_asked_for_by_nothing_is_not_that_of_the_whole_job(
+    simulator: Simulator, context: Any
+) -> None:
+    with pytest.raises(AirflowFailException, match="trigger_id was given, but is None"):
+        LogsOperator(task_id="t", job_name="load", trigger_id=None).execute(context)
+
+
+def test_r32_half_a_surrogate_pair_in_a_log_ends_nothing(simulator: Simulator, context: Any) -> None:
+    simulator.job("load").message = "broken \ud800 text"
+    assert wait().execute(context) == simulator.world.executions[0].trigger_id

@@ -78,6 +78,7 @@ def test_r22_r23_one_table_for_all_modes_and_only_a_timeout_skips(
         job.duration, timeout = 60, 0.4
     elif outcome == "unreachable":
         simulator.fault("status", always=Fault("status", status=503))
+        simulator.fault("statuses", always=Fault("status", status=503))
     elif outcome == "refused":
         simulator.fault("status", always=Fault("status", status=401))
     arguments = {
@@ -325,3 +326,25 @@ def test_without_memory_it_looks_twice_before_it_says_never_started(
     with pytest.raises(errors.JobNeverStarted):
         sensor(trigger_id=trigger_id, mode="reschedule").execute(context_of(ti))
     assert look.call_count == 2
+
+
+@pytest.mark.parametrize("name", ["trigger_id", "completed_after"])
+def test_r01_a_mapped_none_is_not_any_execution(simulator: Simulator, context: Any, name: str) -> None:
+    # What is mapped over arrives in the constructor, as an XCom that is not there does.
+    with pytest.raises(AirflowFailException, match=f"{name} was given, but is None"):
+        sensor(**{name: None}).execute(context)
+
+
+def test_r22_a_timeout_is_one_even_if_the_api_cannot_be_reached(
+    simulator: Simulator, ti: TaskInstance, mode: str
+) -> None:
+    execution = simulator.run("load")
+    simulator.job("load").duration = 60
+    simulator.fault("statuses", always=Fault("status", status=503))
+    simulator.fault("status", always=Fault("status", status=503))
+    began = time.monotonic()
+    with pytest.raises((AirflowSensorTimeout, errors.ServerError)) as caught:
+        run(ti, mode, trigger_id=execution.trigger_id, timeout=0.6, max_unreachable=60)
+    assert isinstance(caught.value, AirflowSensorTimeout), caught.value
+    assert "HTTP 503" in str(caught.value)
+    assert time.monotonic() - began < 10
