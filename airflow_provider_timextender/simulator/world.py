@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import uuid
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -80,6 +81,8 @@ class World:
     def __init__(self, jobs: list[Job]) -> None:
         self.jobs = {job.id: job for job in jobs}
         self.executions: list[Execution] = []
+        # Where in the list a job's executions are: the status of all jobs must not look at each for each job.
+        self._places: defaultdict[str, list[int]] = defaultdict(list)
 
     def queue(self, job: Job, now: float, *, trigger_id: str | None = None) -> Execution:
         """Start an execution beside whatever runs already."""
@@ -101,6 +104,7 @@ class World:
             message=message,
             lines=tuple(_lines(job, started, ended, message)),
         )
+        self._places[job.id].append(len(self.executions))
         self.executions.append(execution)
         return execution
 
@@ -113,7 +117,7 @@ class World:
 
     def status(self, job: Job, now: float) -> Literal["idle", "pending", "running"]:
         """Return what the job is doing; idle also after a failure."""
-        states = {e.state(now) for e in self.executions if e.job is job}
+        states = {e.state(now) for e in self._of(job)}
         if "running" in states:
             return "running"
         return "pending" if "pending" in states else "idle"
@@ -123,11 +127,12 @@ class World:
         shown = {"ended"} if job.log_at_end else {"running", "ended"}
         return [
             e
-            for e in self.executions
-            if e.job is job
-            and e.state(now - job.log_lag) in shown
-            and (trigger_id is None or e.trigger_id == trigger_id)
+            for e in self._of(job)
+            if e.state(now - job.log_lag) in shown and (trigger_id is None or e.trigger_id == trigger_id)
         ]
+
+    def _of(self, job: Job) -> Iterator[Execution]:
+        return (self.executions[place] for place in self._places[job.id])
 
 
 _TASKS = ("Customers", "Orders", "Order lines", "Products", "Stock")
