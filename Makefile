@@ -5,8 +5,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
+BENCH = $(VENV)/bench
+# How many tasks wait, and how many seconds pass between two looks, for bench-waiting
+SIZES ?= 1 10 100 500 2000 10000
+INTERVAL ?= 5
 
-.PHONY: help demo test test-live lint types docs build check clean constraints
+.PHONY: help demo test test-live lint types docs build check clean constraints bench-waiting
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -49,10 +53,22 @@ build: $(INSTALLED) ## Build the wheel and the sdist, and install the wheel in a
 
 check: lint types test docs build ## All of the above
 
+$(BENCH)/.installed: $(INSTALLED) constraints/bench.txt
+	$(PYTHON) -m venv --clear $(BENCH)
+	$(BIN)/uv pip install --quiet --python $(BENCH)/bin/python --constraint constraints/bench.txt \
+		--group bench --editable .
+	touch $@
+
+bench-waiting: $(BENCH)/.installed ## Compare what waiting costs with other providers (SIZES='1 100', INTERVAL=5)
+	@$(BENCH)/bin/python benchmarks/waiting.py --sizes $(SIZES) --interval $(INTERVAL)
+
 constraints: $(INSTALLED) ## Pin the newest versions that fit, for all supported Pythons
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate --upgrade \
 		--group test --group lint --group docs --group build \
 		--output-file constraints/dev.txt pyproject.toml constraints/uv.in
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate --upgrade \
+		--group bench --constraint constraints/dev.txt \
+		--output-file constraints/bench.txt pyproject.toml
 
 clean: ## Remove what the targets made
 	rm -rf $(VENV) dist docs/_build .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
