@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from enum import Enum
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Generic, TypeVar
 
 from airflow_provider_timextender.errors import (
@@ -195,11 +195,21 @@ class Vocabulary:
             _refuse_shared_words(section, merged[section])
         return replace(self, spellings=merged)
 
+    @cached_property
+    def _names(self) -> Mapping[str, tuple[str, ...]]:
+        return {entry: tuple(map(_fold, names)) for entry, names in self.spellings["fields"].items()}
+
+    @cached_property
+    def _words(self) -> Mapping[str, Mapping[str, str]]:
+        return {
+            section: {_fold(word): entry for entry, words in entries.items() for word in words}
+            for section, entries in self.spellings.items()
+        }
+
     def members(self, obj: Mapping[str, Any], entry: str) -> list[Any]:
         """Return all that a JSON object holds for a logical field, in the order of preference."""
-        spellings = list(map(_fold, self.spellings["fields"][entry]))
         found = [(_fold(name), value) for name, value in obj.items() if value is not None]
-        return [value for spelling in spellings for name, value in found if name == spelling]
+        return [value for wanted in self._names[entry] for name, value in found if name == wanted]
 
     def member(self, obj: Mapping[str, Any], entry: str) -> Any:
         """Return what a JSON object holds for a logical field, ``None`` if it holds nothing."""
@@ -209,11 +219,7 @@ class Vocabulary:
         """Return the entry of a section under which a word or code stands, ``None`` if none."""
         if isinstance(word, bool) or not isinstance(word, (str, int)):
             return None
-        folded = _fold(str(word))
-        for entry, spellings in self.spellings[section].items():
-            if folded in map(_fold, spellings):
-                return entry
-        return None
+        return self._words[section].get(_fold(str(word)))
 
 
 def _known(name: Any, table: Mapping[str, Any], where: str) -> None:

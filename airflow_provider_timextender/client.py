@@ -12,7 +12,7 @@ import math
 import os
 import ssl
 from collections.abc import Iterator, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -278,11 +278,15 @@ def _trust(verify: bool | str) -> ssl.SSLContext | bool:
         environment = (os.environ.get(name) for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"))
         verify = next(filter(None, environment), None) or requests.utils.DEFAULT_CA_BUNDLE_PATH
     try:
-        if Path(verify).is_dir():
-            return ssl.create_default_context(capath=verify)
-        return ssl.create_default_context(cafile=verify)
+        return _context(verify, Path(verify).stat().st_mtime)
     except OSError as error:  # an SSLError is one, too
         raise InvalidInput(f"The CA bundle {verify!r} cannot be read: {error}.") from None
+
+
+@lru_cache(maxsize=8)
+def _context(bundle: str, changed: float) -> ssl.SSLContext:
+    """Read a CA bundle once until it changes: it takes half a megabyte and some milliseconds."""
+    return ssl.create_default_context(**{"capath" if Path(bundle).is_dir() else "cafile": bundle})  # type: ignore[arg-type]
 
 
 def _read(

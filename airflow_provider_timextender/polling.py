@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
-from airflow_provider_timextender.api import JobStatus, all_job_statuses
+from airflow_provider_timextender.api import JobStatus, all_job_statuses, job_status
 from airflow_provider_timextender.errors import TimeXtenderError, Unavailable
 from airflow_provider_timextender.hooks import TimeXtenderHook
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from airflow_provider_timextender.client import AsyncClient
 
 RECHECKS = 10
-"""How many logs of busy jobs a poll reads in one interval, about, whatever the number of waiting tasks."""
+"""How many logs of busy jobs a poll reads in one interval, about, or one a second if that is more, whatever
+the number of waiting tasks."""
 
 JITTER = 1.05
 """Up to so many intervals pass between two looks, so that several triggerers do not come together."""
@@ -46,13 +47,15 @@ class Snapshot:
     sharers: set[object] = field(repr=False)
 
 
-def every(sharers: int) -> int:
+def every(sharers: int, interval: float) -> int:
     """Return at how many looks the log of a busy job is read, if so many share the reads of a poll."""
-    return max(3, math.ceil(sharers / RECHECKS))
+    return max(3, math.ceil(sharers / max(RECHECKS, interval)))
 
 
-async def poll(timextender_conn_id: str, interval: float) -> AsyncGenerator[Snapshot, None]:
-    """Yield a snapshot an interval, for ever.
+async def poll(
+    timextender_conn_id: str, interval: float, only: str | None = None
+) -> AsyncGenerator[Snapshot, None]:
+    """Yield a snapshot an interval, for ever: of all jobs, or of one if nobody shares the poll.
 
     What goes wrong is told in a snapshot and never raised, as an exception would end the wait of all that
     share the poll. After a failure the connection is read again: the key may have been changed in it.
@@ -74,7 +77,10 @@ async def poll(timextender_conn_id: str, interval: float) -> AsyncGenerator[Snap
                         if client is None or fresh.settings != client.settings:
                             # The old one is closed at the end: somebody may be reading a log over it.
                             client = await clients.enter_async_context(fresh)
-                    statuses = {s.job_id: s for s in await client.read(all_job_statuses())}
+                    if only is None:
+                        statuses = {s.job_id: s for s in await client.read(all_job_statuses())}
+                    else:
+                        statuses = {only: await client.read(job_status(only))}
                     problem = None
                 except TimeXtenderError as error:
                     problem = error

@@ -33,7 +33,7 @@ from airflow_provider_timextender.errors import (
 from airflow_provider_timextender.hooks import TimeXtenderHook
 from airflow_provider_timextender.inputs import NOT_GIVEN, to_run, to_seconds, to_time
 from airflow_provider_timextender.logs import relay, warn_that_it_runs_on
-from airflow_provider_timextender.polling import BACKSTOP, JITTER, Snapshot, every, poll
+from airflow_provider_timextender.polling import BACKSTOP, Snapshot, every, poll
 from airflow_provider_timextender.verdict import (
     Failed,
     Run,
@@ -134,6 +134,7 @@ class JobExecutionTrigger(BaseEventTrigger):
         self._deadline = to_time(execution_deadline, "execution_deadline")
         self._run: Run | None = None
         self._known_key = False
+        self._every = 1
         self._waiting: Waiting | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -168,8 +169,9 @@ class JobExecutionTrigger(BaseEventTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait on a poll of one's own."""
+        job_id = self.arguments["job_id"] if self.arguments["job_name"] is None else None
         try:
-            snapshots = self._poll()
+            snapshots = self._poll(only=None if job_id is None else api.guid(job_id, "job id"))
         except InvalidInput as error:
             yield TriggerEvent(self._failure(error))
             return
@@ -186,8 +188,8 @@ class JobExecutionTrigger(BaseEventTrigger):
     def _interval(self) -> float:
         return to_seconds(self.arguments["poll_interval"], "poll_interval")
 
-    def _poll(self) -> AsyncGenerator[Snapshot, None]:
-        return poll(self.arguments["timextender_conn_id"], self._interval)
+    def _poll(self, only: str | None = None) -> AsyncGenerator[Snapshot, None]:
+        return poll(self.arguments["timextender_conn_id"], self._interval, only)
 
     async def _event(self, snapshots: AsyncIterator[Snapshot]) -> TriggerEvent:
         try:
@@ -258,7 +260,9 @@ class JobExecutionTrigger(BaseEventTrigger):
                 problem, client = snapshot.problem, snapshot.client
                 if problem is None and client is not None:
                     try:
-                        verdict = await self._look(snapshot, client, 1 if limit else every(len(sharers)))
+                        verdict = await self._look(
+                            snapshot, client, 1 if limit else every(len(sharers), self._interval)
+                        )
                     except TimeXtenderError as error:
                         problem = error
                         if isinstance(
@@ -283,16 +287,21 @@ class JobExecutionTrigger(BaseEventTrigger):
         raise AssertionError("A poll does not end.")
 
     async def _look(self, snapshot: Snapshot, client: AsyncClient, every: int) -> Verdict:
-        if self._run is None:
-            self._run = await self._begin(client)
-        status = snapshot.statuses.get(self._run.job_id)
+        run = self._run or await self._begin(client)
+        status = snapshot.statuses.get(run.job_id)
         if status is None:
-            status = await client.read(api.job_status(self._run.job_id))
-        read, changed = self._run.wants_log(status, every), status.state is not self._run.state
-        executions = await client.read(self._run.log()) if read else []
-        self._run = self._run.after(status, snapshot.at, read=read)
-        if changed:  # for many at the same look, as a rule; their next reads are not to come together
-            self._run = replace(self._run, unread=random.randrange(every))
+            status = await client.read(api.job_status(run.job_id))
+        if self._run is None and self._known_key:
+            # Somebody has looked before, so that this is not the moment to read the log of a busy job.
+            run = replace(run, state=status.state)
+        if every >= 2 * self._every:
+            # The reads of those that came together are not to come together, the more so the more they are.
+            self._every = every
+            run = replace(run, unread=random.randrange(every))
+        self._run = run
+        read = run.wants_log(status, every)
+        executions = await client.read(run.log()) if read else []
+        self._run = run.after(status, snapshot.at, read=read)
         return judge(self._run, status, executions, snapshot.at)
 
     async def _begin(self, client: AsyncClient) -> Run:
@@ -323,7 +332,8 @@ class JobExecutionTrigger(BaseEventTrigger):
         """Return with what the wait ends if it is not over at this look."""
         if at >= self._began + self._timeout:
             return WaitTimeout(f"it was not over after {for_people(self._timeout.total_seconds())}.")
-        if self._deadline is not None and at + timedelta(seconds=self._interval * JITTER) >= self._deadline:
+        # The next look would come after an interval, its jitter, and the time that a look takes.
+        if self._deadline is not None and at + timedelta(seconds=self._interval * 1.5) >= self._deadline:
             return ExecutionTimeout("execution_timeout is over.")
         return None
 
@@ -479,13 +489,15 @@ class JobFinishedTrigger(BaseEventTrigger):
             status = snapshot.statuses.get(job_id)
             state = status.state if status else None
             last_state, unread = self._seen.get(job_id, (None, len(watched)))
-            if state is last_state and unread + 1 < every(len(watched)):
+            if state is last_state and unread + 1 < every(len(watched), self.poll_interval):
                 self._seen[job_id] = (state, unread + 1)
             else:
                 executions = await client.read(api.job_logs(job_id))
                 found.executions.extend(executions)
                 # Those that are read together now are not to come together again.
-                head_start = 0 if state is last_state else random.randrange(every(len(watched)))
+                head_start = (
+                    0 if state is last_state else random.randrange(every(len(watched), self.poll_interval))
+                )
                 self._seen[job_id] = (state, head_start)
 
     async def _recall(self) -> Told | None:
