@@ -14,6 +14,7 @@ from typing import Any
 import airflow
 import jsonschema
 import pytest
+from airflow.providers_manager import ProvidersManager
 
 import airflow_provider_timextender
 from airflow_provider_timextender.hooks import TimeXtenderHook
@@ -22,6 +23,7 @@ from airflow_provider_timextender.provider_info import get_provider_info
 
 PACKAGE = Path(airflow_provider_timextender.__file__).parent
 DISTRIBUTION = "airflow-provider-timextender"
+FORM_FROM_INFO = hasattr(ProvidersManager, "_load_ui_metadata")
 
 
 def test_r35_provider_info_passes_airflows_schema() -> None:
@@ -36,7 +38,10 @@ def test_r35_the_form_has_a_masked_key_and_hides_what_is_unused() -> None:
     assert set(behaviour["hidden-fields"]) == {"login", "schema", "port"}
     for name, field in connection["conn-fields"].items():
         assert "null" in field["schema"]["type"], f"{name} would be a required field"
-    assert TimeXtenderHook.get_ui_field_behaviour() == behaviour
+    from_hook = TimeXtenderHook.get_ui_field_behaviour()
+    assert from_hook == {"hidden_fields" if k == "hidden-fields" else k: v for k, v in behaviour.items()}
+    schema = Path(airflow.__file__).parent / "customized_form_field_behaviours.schema.json"
+    jsonschema.validate(from_hook, json.loads(schema.read_text()))
 
 
 def test_airflow_finds_the_provider_by_its_entry_point() -> None:
@@ -124,9 +129,10 @@ def test_what_is_imported_is_declared() -> None:
     }  # fmt: skip
 
 
-def test_r35_airflow_knows_the_form_even_if_the_hook_cannot_be_imported() -> None:
+def form(before: str = "") -> str:
+    """Return what another process finds of the form: the names of the fields, and the label of the key."""
     script = (
-        "import sys; sys.modules['airflow_provider_timextender.hooks'] = None; "
+        f"{before}\n"
         "from airflow.providers_manager import ProvidersManager as P; p = P(); "
         "prefix = 'extra__timextender__'; "
         "names = [k.removeprefix(prefix) for k in p.connection_form_widgets if k.startswith(prefix)]; "
@@ -134,5 +140,16 @@ def test_r35_airflow_knows_the_form_even_if_the_hook_cannot_be_imported() -> Non
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("form: ")]
+    return line
+
+
+@pytest.mark.skipif(not FORM_FROM_INFO, reason="before Airflow 3.2 the form comes from the hook")
+def test_r35_airflow_knows_the_form_even_if_the_hook_cannot_be_imported() -> None:
     fields = get_provider_info()["connection-types"][0]["conn-fields"]
+    line = form("import sys; sys.modules['airflow_provider_timextender.hooks'] = None")
     assert line == " ".join(["form:", *fields, "API Key"])
+
+
+@pytest.mark.skipif(FORM_FROM_INFO, reason="from Airflow 3.2 on the form comes from the provider info")
+def test_r35_airflow_knows_the_form_from_the_hook() -> None:
+    assert form() == "form: API Key", "what else there is to set stands in the extra"
