@@ -383,6 +383,9 @@ class JobFinishedTrigger(BaseEventTrigger):
         status has changed, and in turn, so that what begins and ends between two looks is found as well.
     """
 
+    asset_state_store: Any = None
+    """Set by Airflow 3.3 and later."""
+
     def __init__(
         self,
         *,
