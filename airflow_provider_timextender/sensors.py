@@ -7,6 +7,8 @@ import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from functools import cached_property, partial
+from importlib import import_module
+from inspect import unwrap
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import (
@@ -175,7 +177,9 @@ class JobStatusSensor(DefersMixin, BaseSensorOperator):
             with no_vain_retry():
                 # The base class would take a failure that is raised while poking for a failed look, which
                 # `silent_fail` ignores, so a final verdict comes back as the value of the last poke.
-                verdict = self._wait_in_triggerer(context) if self.deferrable else super().execute(context)
+                # Unwrapped, as Airflow 2 takes a call through the wrapper for one by the DAG's own code.
+                poke_until_over = partial(unwrap(BaseSensorOperator.execute), self)
+                verdict = (self._wait_in_triggerer if self.deferrable else poke_until_over)(context)
                 if isinstance(verdict, (Succeeded, Failed)):
                     exhaust(relay(verdict.execution, self.log))
                 return conclude(verdict)
@@ -285,7 +289,10 @@ class JobStatusSensor(DefersMixin, BaseSensorOperator):
         ti = context["ti"]
         if hasattr(ti, "get_first_reschedule_date"):
             return ti.get_first_reschedule_date(context) or now
-        return ti.start_date or now  # Airflow 2 keeps the first start here
+        # Airflow 2, where `ti.start_date` is the start of this look.
+        first_try = (ti.max_tries or 0) - (self.retries or 0) + 1
+        first_start = import_module("airflow.sensors.base")._orig_start_date
+        return first_start(ti.dag_id, ti.task_id, ti.run_id, ti.map_index, first_try) or now
 
     def _why(self) -> str:
         seen = self._seen.why if self._seen else "no look succeeded."

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from datetime import datetime, timezone
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -121,8 +122,10 @@ class TaskInstance:
         assert key not in self.xcoms, f"R30: {key} is pushed twice"
         self.xcoms[key] = value
 
-    def get_first_reschedule_date(self, context: Any) -> Any:
-        return self.first_reschedule
+    if find_spec("airflow.sdk"):
+
+        def get_first_reschedule_date(self, context: Any) -> Any:
+            return self.first_reschedule
 
 
 def context_of(ti: TaskInstance) -> Any:

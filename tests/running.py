@@ -6,14 +6,13 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timezone
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 from unittest import mock
 
-import airflow
 from airflow.providers.common.compat.sdk import TaskDeferred
 
 try:
@@ -40,22 +39,23 @@ def live(make: Callable[[], Any], ti: TaskInstance, mode: str) -> Any:
     began = datetime.now(timezone.utc)
     while True:
         try:
-            with ExitStack() as stack:
-                _airflow_2_start_date(stack, ti)
+            with first_start_of(ti):
                 return make().execute(context_of(ti))
         except AirflowRescheduleException as again:
             ti.first_reschedule = began
             time.sleep(max(0, (again.reschedule_date - datetime.now(timezone.utc)).total_seconds()))
+            ti.start_date = datetime.now(timezone.utc)
         except TaskDeferred as deferred:
             event = fire(deferred.trigger, mode)
             return make().resume_execution(deferred.method_name, {"event": event}, context_of(ti))
 
 
-def _airflow_2_start_date(stack: ExitStack, ti: TaskInstance) -> None:
-    if airflow.__version__.startswith("2."):
-        base = import_module("airflow.sensors.base")
-        began = ti.first_reschedule
-        stack.enter_context(mock.patch.object(base, "_orig_start_date", return_value=began))
+def first_start_of(ti: TaskInstance) -> AbstractContextManager[Any]:
+    """Let Airflow 2 know when a task began that is rescheduled: it asks its database, and not the ``ti``."""
+    if hasattr(ti, "get_first_reschedule_date"):
+        return nullcontext()
+    base = import_module("airflow.sensors.base")
+    return mock.patch.object(base, "_orig_start_date", return_value=ti.first_reschedule)
 
 
 def stored(trigger: Any) -> Any:

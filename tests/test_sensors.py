@@ -19,7 +19,7 @@ from airflow_provider_timextender.sensors import JobStatusSensor
 from airflow_provider_timextender.simulator import Fault, Simulator
 
 from .conftest import TaskInstance, context_of
-from .running import MODES, arguments_of, live
+from .running import MODES, arguments_of, first_start_of, live
 
 pytestmark = pytest.mark.usefixtures("_task_log")
 
@@ -323,7 +323,7 @@ def test_without_memory_it_looks_twice_before_it_says_never_started(
     ti.first_reschedule = datetime.now(timezone.utc) - timedelta(hours=1)
     simulator.job("load").outcome = "never starts"
     trigger_id = simulator.run("load").trigger_id
-    with pytest.raises(errors.JobNeverStarted):
+    with first_start_of(ti), pytest.raises(errors.JobNeverStarted):
         sensor(trigger_id=trigger_id, mode="reschedule").execute(context_of(ti))
     assert look.call_count == 2
 
