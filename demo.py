@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from airflow_provider_timextender.simulator import SHAPES, Simulator
@@ -25,7 +26,13 @@ LOGICAL_DATE = "2026-01-01T00:00:00+00:00"
 
 # 2026-01-01T00:00:00.000000Z [info     ] The job is running. [airflow.task....operators.X] loc=...
 PROVIDER_LINE = re.compile(r"\S+ \[(\w+)\s*\] (.*?)\s*\[\S*airflow_provider_timextender\S*\]")
-AIRFLOW_LINE = re.compile(r"\d{4}-\d\d-\d\dT\S+ \[")
+AIRFLOW_LINE = re.compile(r"\[?\d{4}-\d\d-\d\d[T ]\S+ [\[{]")
+AIRFLOW_2_LOGGING = {
+    "AIRFLOW__LOGGING__COLORED_CONSOLE_LOG": "False",
+    "AIRFLOW__LOGGING__LOG_FORMAT": "%(asctime)s [%(levelname)-9s] %(message)s [%(name)s]",
+}
+"""Lets Airflow 2 write its lines as Airflow 3 does."""
+
 ERROR_LINE = re.compile(r"(airflow_provider_timextender\.errors|airflow\.\S*exceptions)\.\w+: ")
 
 
@@ -46,6 +53,7 @@ def environment(home: Path, simulator: Simulator) -> dict[str, str]:
         "AIRFLOW__CORE__DAGS_FOLDER": str(EXAMPLE_DAGS),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
+        **({} if find_spec("airflow.sdk") else AIRFLOW_2_LOGGING),
         "AIRFLOW_CONN_TIMEXTENDER_DEFAULT": simulator.connection_json(),
     }
 
@@ -77,7 +85,8 @@ def run_dag(dag_id: str, env: Mapping[str, str], on_line: Callable[[str], None])
         text=True,
         check=True,
     )
-    tasks = json.loads(states.stdout[states.stdout.index("[{") :])
+    # At debug level, Airflow 2 also writes log lines to it.
+    tasks, _ = json.JSONDecoder().raw_decode(states.stdout, states.stdout.index("[{"))
     return DagRun(
         succeeded=process.returncode == 0,
         states={f"{t['task_id']}{_index(t)}": t["state"] for t in tasks},
@@ -95,13 +104,17 @@ class Narrator:
 
     def __init__(self) -> None:
         self._in_error = False
+        self._told: set[str] = set()
 
     def __call__(self, line: str) -> None:
         """Take one line of the output."""
         if match := PROVIDER_LINE.match(line):
             print(f"  {match[1]:<8} {match[2]}", flush=True)
-        starts = ERROR_LINE.match(line) is not None
-        self._in_error = starts or (self._in_error and not AIRFLOW_LINE.match(line))
+        if ERROR_LINE.match(line):
+            self._in_error = line not in self._told  # Airflow 2 prints an error three times
+            self._told.add(line)
+        elif AIRFLOW_LINE.match(line):
+            self._in_error = False
         if self._in_error:
             print(f"  {line}", flush=True)
 
