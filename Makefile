@@ -4,13 +4,14 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+OLDEST = $(VENV)/oldest
 INSTALLED = $(VENV)/.installed
 BENCH = $(VENV)/bench
 # How many tasks wait, and how many seconds pass between two looks, for bench-waiting
 SIZES ?= 1 10 100 500 2000 10000
 INTERVAL ?= 5
 
-.PHONY: help demo test test-live lint types docs build check clean constraints bench-waiting
+.PHONY: help demo test test-oldest test-live lint types docs build check clean constraints bench-waiting
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -34,6 +35,19 @@ test: $(INSTALLED) ## Run all tests; api.py and verdict.py must be covered entir
 		--include='*/airflow_provider_timextender/api.py,*/airflow_provider_timextender/verdict.py'
 	$(BIN)/python -m coverage report --skip-covered
 
+test-oldest: ## Run all tests on the oldest Airflow, which needs Python 3.10 to 3.12
+	@if $(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 13))'; then \
+		$(MAKE) --no-print-directory $(OLDEST)/.installed && $(OLDEST)/bin/python -m pytest; \
+	else \
+		echo "SKIPPED: Airflow 2.11 does not run on $$($(PYTHON) --version); name an older one: make test-oldest PYTHON=python3.12"; \
+	fi
+
+$(OLDEST)/.installed: pyproject.toml constraints/oldest.txt $(INSTALLED)
+	$(PYTHON) -m venv --clear $(OLDEST)
+	$(BIN)/uv pip install --quiet --python $(OLDEST)/bin/python --constraint constraints/oldest.txt \
+		--group test --editable . apache-airflow
+	touch $@
+
 lint: $(INSTALLED) ## Check style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -51,7 +65,7 @@ build: $(INSTALLED) ## Build the wheel and the sdist, and install the wheel in a
 	$(BIN)/uv pip install --quiet --python $(VENV)/clean/bin/python --constraint constraints/dev.txt dist/*.whl
 	AIRFLOW_HOME=$(CURDIR)/$(VENV)/clean/home $(VENV)/clean/bin/airflow providers get airflow-provider-timextender --output yaml
 
-check: lint types test docs build ## All of the above
+check: lint types test test-oldest docs build ## All of the above
 
 $(BENCH)/.installed: $(INSTALLED) constraints/bench.txt
 	$(PYTHON) -m venv --clear $(BENCH)
@@ -62,13 +76,15 @@ $(BENCH)/.installed: $(INSTALLED) constraints/bench.txt
 bench-waiting: $(BENCH)/.installed ## Compare what waiting costs with other providers (SIZES='1 100', INTERVAL=5)
 	@$(BENCH)/bin/python benchmarks/waiting.py --sizes $(SIZES) --interval $(INTERVAL)
 
-constraints: $(INSTALLED) ## Pin the newest versions that fit, for all supported Pythons
+constraints: $(INSTALLED) ## Pin the newest versions that fit, for all supported Pythons and both ends of Airflow
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate --upgrade \
 		--group test --group lint --group docs --group build \
 		--output-file constraints/dev.txt pyproject.toml constraints/uv.in
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate --upgrade \
 		--group bench --constraint constraints/dev.txt \
 		--output-file constraints/bench.txt pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate --upgrade \
+		--group test --output-file constraints/oldest.txt pyproject.toml constraints/oldest.in
 
 clean: ## Remove what the targets made
 	rm -rf $(VENV) dist docs/_build .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -225,13 +225,18 @@ def end_with(task: Any) -> Any:
     return deferred_by(task).trigger.arguments["end_with"]
 
 
+def where_possible(returned: str) -> str | None:
+    """Before Airflow 3.3 every task resumes on a worker."""
+    return returned if SHARES else None
+
+
 def test_a_success_ends_in_the_triggerer_unless_a_worker_has_something_to_do(simulator: Simulator) -> None:
     simulator.job("load").duration = 60
-    assert end_with(operator(deferrable=True)) == "trigger_id"
-    assert end_with(operator(deferrable=True, do_xcom_push=False)) == "nothing"
+    assert end_with(operator(deferrable=True)) == where_possible("trigger_id")
+    assert end_with(operator(deferrable=True, do_xcom_push=False)) == where_possible("nothing")
     assert end_with(operator(deferrable=True, outlets=[Asset("x")])) is None
     assert end_with(operator(deferrable=True, post_execute=lambda *_: None)) is None
-    assert end_with(sensor(trigger_id=simulator.run("load").trigger_id)) == "result"
+    assert end_with(sensor(trigger_id=simulator.run("load").trigger_id)) == where_possible("result")
 
     class More(ExecuteJobOperator):
         pass
@@ -253,7 +258,7 @@ def test_a_task_whose_result_is_mapped_over_resumes_on_a_worker(simulator: Simul
         mapped = sensor(task_id="mapped", trigger_id=execution.trigger_id, completed_after="2026-01-01")
         mapped.trigger_id, mapped.completed_after = simulator.run("load").trigger_id, sensor().completed_after
         show.expand(value=mapped.output)
-    assert end_with(plain) == "trigger_id"
+    assert end_with(plain) == where_possible("trigger_id")
     assert end_with(mapped) is None
 
 
