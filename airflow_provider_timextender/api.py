@@ -405,7 +405,7 @@ def _iso(time: datetime | None) -> str | None:
 def parse_time(text: Any) -> datetime | None:
     """Return an ISO 8601 time in UTC (one without an offset is taken as UTC, which is assumed).
 
-    ``None`` stands for what is no such time, and for the year 1, with which .NET says "not yet".
+    ``None`` stands for what is no such time, and for the years 1 and 9999, with which .NET says "not yet".
     """
     if not isinstance(text, str):
         return None
@@ -415,7 +415,7 @@ def parse_time(text: Any) -> datetime | None:
     plain = re.sub(r"[zZ]$", "+00:00", plain)
     try:
         time = datetime.fromisoformat(plain)
-        if time.year == 1:
+        if time.year in (1, 9999):
             return None
         return time.replace(tzinfo=time.tzinfo or timezone.utc).astimezone(timezone.utc)
     except (ValueError, OverflowError):
@@ -555,8 +555,8 @@ def _execution(obj: Mapping[str, Any], reader: _Reader, job_id: str) -> Executio
 
 
 def _is_no_time(value: Any) -> bool:
-    """Tell whether a value says "not yet": nothing, or the year 1 of .NET."""
-    return value is None or not str(value).strip() or str(value).startswith("0001-")
+    """Tell whether a value says "not yet": nothing, or the first or last year of .NET."""
+    return value is None or not str(value).strip() or str(value).startswith(("0001-", "9999-"))
 
 
 def _trigger_id(value: Any) -> str | None:
@@ -696,6 +696,9 @@ def error_for(answer: Answer) -> TimeXtenderError:
     return Refused(_said(answer, hint), status=answer.status)
 
 
+MAX_RETRY_AFTER = 900.0
+"""The longest ``Retry-After`` in seconds that is believed; some servers send a date's number there."""
+
 _UNFINISHED = (408, 425, 499)
 """Statuses with which a gateway gives up on a request that may have gone on."""
 
@@ -715,12 +718,12 @@ def excerpt(answer: Answer) -> str:
 def _retry_after(answer: Answer) -> float | None:
     value = answer.headers.get("retry-after", "").strip()
     if value.isdecimal():
-        return float(value)
+        return min(float(value), MAX_RETRY_AFTER)
     try:
         wait = parsedate_to_datetime(value) - datetime.now(timezone.utc)
     except (TypeError, ValueError, OverflowError):
         return None
-    return max(0.0, wait.total_seconds())
+    return min(max(0.0, wait.total_seconds()), MAX_RETRY_AFTER)
 
 
 def find_job(jobs: Sequence[Job], name: str) -> Job:

@@ -199,6 +199,8 @@ class AsyncClient:
         self._session: aiohttp.ClientSession | None = None
         self._repeat = tenacity.AsyncRetrying(**_repeat_rule(max_unreachable))
         self._proxy = _proxy_for(settings)
+        self._turns = asyncio.Semaphore(CONNECTIONS)
+        self._most = 4 * settings.timeout
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -229,7 +231,6 @@ class AsyncClient:
             timeout = self.settings.timeout
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=CONNECTIONS, ssl=trust),
-                # The wait for a free connection of the pool is no fault of the server's, so it has no limit.
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeout, sock_read=timeout),
                 headers=_HEADERS,
                 # Nothing of one answer may show in the next request, nor anything of the environment:
@@ -239,6 +240,15 @@ class AsyncClient:
             )
         return self._session
 
+    async def _exchange(
+        self, session: aiohttp.ClientSession, method: str, url: str
+    ) -> tuple[aiohttp.ClientResponse, bytes]:
+        headers = {self.settings.api_key_header: self.settings.api_key}
+        async with session.request(
+            method, url, headers=headers, proxy=self._proxy, allow_redirects=False
+        ) as response:
+            return response, await response.read()
+
     async def _send(self, call: Call[T]) -> T:
         settings = self.settings
         url = f"{settings.base_url}{call.path}"
@@ -246,14 +256,9 @@ class AsyncClient:
         session = await self._open()
         failure: Unreachable | InvalidInput
         try:
-            async with session.request(
-                call.method,
-                url,
-                headers={settings.api_key_header: settings.api_key},
-                proxy=self._proxy,
-                allow_redirects=False,
-            ) as response:
-                body = await response.read()
+            # The wait for one's turn is no fault of the server's; an answer that comes in drops is.
+            async with self._turns:
+                response, body = await asyncio.wait_for(self._exchange(session, call.method, url), self._most)
         except Exception as error:  # noqa: BLE001 - as above
             failure = _async_failure(error, where, settings)
         else:
@@ -267,7 +272,9 @@ def _proxy_for(settings: Settings) -> str | None:
     """Return the proxy that ``requests`` would take."""
     found = {**requests.utils.get_environ_proxies(settings.base_url), **settings.proxies}
     proxy: str | None = requests.utils.select_proxy(settings.base_url, found)
-    return proxy
+    if not proxy:
+        return None
+    return str(requests.utils.prepend_scheme_if_needed(proxy, "http"))  # type: ignore[no-untyped-call]
 
 
 def _trust(verify: bool | str) -> ssl.SSLContext | bool:

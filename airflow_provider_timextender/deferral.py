@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from airflow_provider_timextender.polling import BACKSTOP
+from airflow_provider_timextender.polling import backstop
 from airflow_provider_timextender.verdict import Run
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class DefersMixin(BaseOperator):
                 end_with=None if maps else self.end_with(returns),
             ),
             method_name="execute_complete",
-            timeout=timedelta(seconds=timeout) + BACKSTOP,
+            timeout=backstop(timeout),
         )
 
     def end_with(
@@ -71,6 +71,7 @@ class DefersMixin(BaseOperator):
         left_to_do = (
             self.outlets  # their events are sent by a worker
             or self._post_execute_hook is not None
+            or getattr(self, "multiple_outputs", False)  # a worker pushes each part of the result, too
             or not type(self).__module__.startswith(__package__)  # a subclass may do more at the end
         )
         if left_to_do or not possible:
@@ -88,10 +89,20 @@ class DefersMixin(BaseOperator):
                 self.log.error("The trigger ended with an error:\n%s", "".join(told["traceback"]))
             timed_out = "timeout" in str(told.get("error")).lower()
             event = {
+                "job_id": self._pushed(context, "job_id"),
+                "trigger_id": self._pushed(context, "trigger_id"),
                 "error": "WaitTimeout" if timed_out else "TriggerLost",
                 "message": f"Airflow ended the wait: {told.get('error')}.",
             }
         return self.execute_complete(context, event)
+
+    def _pushed(self, context: Context, key: str) -> Any:
+        ti: Any = context["ti"]
+        try:
+            return ti.xcom_pull(task_ids=self.task_id, key=key, map_indexes=ti.map_index)
+        except Exception:
+            self.log.warning("Could not pull the XCom %s", key, exc_info=True)
+            return None
 
     def execute_complete(self, context: Context, event: Any) -> Any:
         """Take what the trigger tells."""

@@ -195,8 +195,8 @@ class TimeXtenderHook(BaseHook):
 
     def _look(self, run: Run, every: int, patience: float) -> tuple[Run, Verdict]:
         # The status comes first: a job that is idle by then has written its log before it is read.
-        now = datetime.now(timezone.utc)
         status = self._client.read(api.job_status(run.job_id), patience=patience)
+        now = datetime.now(timezone.utc)
         read = run.wants_log(status, every)
         executions = self._client.read(run.log(), patience=patience) if read else []
         run = run.after(status, now, read=read)

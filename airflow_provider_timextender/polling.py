@@ -12,7 +12,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
 from airflow_provider_timextender.api import JobStatus, all_job_statuses, job_status
-from airflow_provider_timextender.errors import TimeXtenderError, Unavailable
+from airflow_provider_timextender.errors import TimeXtenderError, Unavailable, Unreachable
 from airflow_provider_timextender.hooks import TimeXtenderHook
 
 if TYPE_CHECKING:
@@ -28,6 +28,34 @@ JITTER = 1.05
 BACKSTOP = timedelta(minutes=5)
 """How long after its limit Airflow ends a wait that no triggerer has ended."""
 
+LONGEST = timedelta(days=3650)
+"""The longest wait, so that its end is a date."""
+
+MIN_INTERVAL = 1.0
+"""Seconds between two looks where none were wanted."""
+
+
+def span(seconds: float) -> timedelta:
+    """Return a limit as a span of time."""
+    return min(timedelta(seconds=min(seconds, LONGEST.total_seconds())), LONGEST)
+
+
+def backstop(seconds: float) -> timedelta:
+    """Return the limit that Airflow is given for a wait with a limit."""
+    return span(seconds) + BACKSTOP
+
+
+@dataclass
+class Shared:
+    """What all that wait for a poll have in common.
+
+    :ivar sharers: who they are, so that rare reads can be shared out among them.
+    :ivar newest: when the newest snapshot was taken; an older one is not worth a look.
+    """
+
+    sharers: set[object] = field(default_factory=set)
+    newest: datetime | None = None
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -37,14 +65,13 @@ class Snapshot:
     :ivar problem: why they could not be had.
     :ivar client: for further reads, over the poll's own few connections; ``None`` if the Airflow connection
         has never been usable.
-    :ivar sharers: everyone who waits for this poll, so that rare reads can be shared out among them.
     """
 
     at: datetime
     statuses: Mapping[str, JobStatus]
     problem: TimeXtenderError | None
     client: AsyncClient | None
-    sharers: set[object] = field(repr=False)
+    shared: Shared = field(repr=False)
 
 
 def every(sharers: int, interval: float) -> int:
@@ -64,7 +91,7 @@ async def poll(
     client: AsyncClient | None = None
     problem: TimeXtenderError | None = None
     statuses: Mapping[str, JobStatus] = {}
-    sharers: set[object] = set()
+    shared = Shared()
     resting_until = datetime.min.replace(tzinfo=timezone.utc)
     async with AsyncExitStack() as clients:
         while True:
@@ -82,9 +109,11 @@ async def poll(
                     else:
                         statuses = {only: await client.read(job_status(only))}
                     problem = None
-                except TimeXtenderError as error:
-                    problem = error
+                except Exception as error:  # noqa: BLE001 - nothing may end the wait of all that share the poll
+                    said = f"Something unexpected happened ({type(error).__name__}: {error})."
+                    problem = error if isinstance(error, TimeXtenderError) else Unreachable(said)
                     if isinstance(error, Unavailable) and error.retry_after:
                         resting_until = at + timedelta(seconds=error.retry_after)
-            yield Snapshot(at, statuses, problem, client, sharers)
+            shared.newest = at
+            yield Snapshot(at, statuses, problem, client, shared)
             await asyncio.sleep(interval * random.uniform(1, JITTER))

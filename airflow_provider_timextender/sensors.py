@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from functools import cached_property, partial
 from importlib import import_module
 from inspect import unwrap
@@ -26,11 +26,11 @@ from airflow_provider_timextender.errors import ExecutionTimeout, TimeXtenderErr
 from airflow_provider_timextender.hooks import TimeXtenderHook, no_vain_retry
 from airflow_provider_timextender.inputs import NOT_GIVEN, NotGiven, to_run, to_seconds
 from airflow_provider_timextender.logs import exhaust, relay
-from airflow_provider_timextender.polling import BACKSTOP
+from airflow_provider_timextender.polling import MIN_INTERVAL, backstop
 from airflow_provider_timextender.verdict import (
+    LOG_LAG,
     Failed,
     Final,
-    NeverStarted,
     Run,
     Succeeded,
     Verdict,
@@ -44,16 +44,13 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 KNOWN_IN_TRIGGERER = {
-    "params", "ds", "ds_nodash", "ts", "ts_nodash", "logical_date", "data_interval_start",
+    "ds", "ds_nodash", "ts", "ts_nodash", "logical_date", "data_interval_start",
     "data_interval_end", "dag_run", "run_id",
 }  # fmt: skip
 """What a template may use that is rendered in the triggerer, which asks for nothing while it renders.
 
 Airflow 3.3.2 never answers a triggerer that asks for an XCom as ``ti.xcom_pull(task_ids=...)`` does.
 """
-
-LOG_LAG = 30.0
-"""Seconds after which a sensor without memory looks once more, before it says "never started"."""
 
 
 class JobStatusSensor(DefersMixin, BaseSensorOperator):
@@ -136,7 +133,7 @@ class JobStatusSensor(DefersMixin, BaseSensorOperator):
             "job_id": self.job_id,
             "job_name": self.job_name,
             "start_timeout": self.start_timeout,
-            "poll_interval": self.poke_interval,
+            "poll_interval": self.poke_interval or MIN_INTERVAL,
             "timeout": self.timeout,
             "max_unreachable": self.max_unreachable,
             "end_with": self.end_with("result"),
@@ -150,6 +147,7 @@ class JobStatusSensor(DefersMixin, BaseSensorOperator):
             self.execution_timeout is not None
             or self.on_execute_callback
             or self._pre_execute_hook is not None
+            or self.params  # Airflow 3.3.2 lets the whole triggerer fail if one of them is invalid
             or not type(self).__module__.startswith(__package__)
         )
         missing = self.trigger_id is None or self.completed_after is None  # a worker says so
@@ -160,7 +158,7 @@ class JobStatusSensor(DefersMixin, BaseSensorOperator):
                 trigger_cls=f"{__package__}.triggers.JobExecutionTrigger",
                 trigger_kwargs=arguments,
                 next_method="execute_complete",
-                timeout=timedelta(seconds=self.timeout) + BACKSTOP,
+                timeout=backstop(self.timeout),
             )
 
     @cached_property
@@ -228,7 +226,7 @@ class JobStatusSensor(DefersMixin, BaseSensorOperator):
             self.defer_to_trigger(
                 context,
                 run,
-                poll_interval=self.poke_interval,
+                poll_interval=self.poke_interval or MIN_INTERVAL,
                 timeout=self.timeout,
                 max_unreachable=self.hook.max_unreachable,
                 known_key=seen.state != "unreachable",
@@ -258,7 +256,11 @@ class JobStatusSensor(DefersMixin, BaseSensorOperator):
         look = partial(self.hook.look, patience=max(0.0, left), every=1 if near_the_end else 2)
         try:
             self._run, verdict = look(run, known_key=known_key)
-            if isinstance(verdict, NeverStarted) and self.mode == "reschedule":
+            if (
+                self.mode == "reschedule"
+                and isinstance(verdict, Waiting)
+                and self._has_not_started(run, verdict)
+            ):
                 # Between two pokes nothing is remembered, not even that the job was running a minute ago; its
                 # log may just be late.
                 time.sleep(min(LOG_LAG, run.start_timeout))
@@ -269,6 +271,10 @@ class JobStatusSensor(DefersMixin, BaseSensorOperator):
                 raise
             verdict = Waiting("unreachable", str(error))
         return verdict
+
+    def _has_not_started(self, run: Run, verdict: Waiting) -> bool:
+        idle = (datetime.now(timezone.utc) - run.asked_at).total_seconds()
+        return self.trigger_id is not NOT_GIVEN and verdict.state == "idle" and idle >= run.start_timeout
 
     def _begin(self, context: Context) -> tuple[Run, bool]:
         """Return what is waited for, and whether a sensor before this process has looked for it."""

@@ -33,7 +33,7 @@ from airflow_provider_timextender.errors import (
 from airflow_provider_timextender.hooks import TimeXtenderHook
 from airflow_provider_timextender.inputs import NOT_GIVEN, to_run, to_seconds, to_time
 from airflow_provider_timextender.logs import relay, warn_that_it_runs_on
-from airflow_provider_timextender.polling import BACKSTOP, Snapshot, every, poll
+from airflow_provider_timextender.polling import BACKSTOP, Snapshot, every, poll, span
 from airflow_provider_timextender.verdict import (
     Failed,
     Run,
@@ -129,9 +129,8 @@ class JobExecutionTrigger(BaseEventTrigger):
             "known_key": known_key,
             "end_with": end_with,
         }
+        # Nothing is checked here: Airflow 3.3.2 lets the whole triggerer fail if a trigger cannot be made.
         self._made = datetime.now(timezone.utc)
-        self._timeout = timedelta(seconds=to_seconds(timeout, "timeout"))
-        self._deadline = to_time(execution_deadline, "execution_deadline")
         self._run: Run | None = None
         self._known_key = False
         self._every = 1
@@ -160,12 +159,16 @@ class JobExecutionTrigger(BaseEventTrigger):
         self, shared_stream: AsyncIterator[Snapshot]
     ) -> AsyncIterator[TriggerEvent]:
         """Wait on a shared poll."""
-        if self._limit(datetime.now(timezone.utc)) is not None:
+        try:
+            over = self._limit(datetime.now(timezone.utc)) is not None
+        except InvalidInput:
+            over = True
+        if over:
             # The next snapshot may be an interval away, and a triggerer that was down has cost time enough.
             async for event in self.run():
                 yield event
-            return
-        yield await self._event(shared_stream)
+        else:
+            yield await self._event(shared_stream)
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait on a poll of one's own."""
@@ -246,16 +249,19 @@ class JobExecutionTrigger(BaseEventTrigger):
         patience = timedelta(seconds=to_seconds(self.arguments["max_unreachable"], "max_unreachable"))
         good_at = datetime.now(timezone.utc)
         # A trigger that was moved here from elsewhere has looked before, too.
-        moved = (good_at - self._began).total_seconds() > self._interval
-        self._known_key = self.arguments["known_key"] or moved
+        moved = self.arguments["asked_at"] and (good_at - self._began).total_seconds() > self._interval
+        self._known_key = bool(self.arguments["known_key"] or moved)
         sharers: set[object] = set()
         rests_until = good_at
         try:
             async for snapshot in snapshots:
-                sharers = snapshot.sharers
+                sharers = snapshot.shared.sharers
                 sharers.add(self)
-                limit = self._limit(snapshot.at)
-                if limit is None and snapshot.at < rests_until:
+                if snapshot.at != snapshot.shared.newest:
+                    continue  # it is old, as a look has taken longer than an interval
+                now = datetime.now(timezone.utc)
+                limit = self._limit(now)
+                if limit is None and now < rests_until:
                     continue
                 problem, client = snapshot.problem, snapshot.client
                 if problem is None and client is not None:
@@ -269,14 +275,14 @@ class JobExecutionTrigger(BaseEventTrigger):
                             error, Unavailable
                         ):  # one log may be refused where the statuses are not
                             rest = timedelta(seconds=error.retry_after or 0)
-                            rests_until = min(snapshot.at + rest, good_at + patience)
+                            rests_until = min(now + rest, good_at + patience)
                 if problem is None:
-                    good_at, self._known_key = snapshot.at, True
+                    good_at, self._known_key = now, True
                     if not isinstance(verdict, Waiting):
                         await self._show_log(verdict)
                         return conclude(verdict)
                     self._say(verdict)
-                elif not self._may_pass(problem, snapshot) or snapshot.at - good_at > patience:
+                elif not self._may_pass(problem, snapshot) or now - good_at > patience:
                     raise named(type(problem).__name__, str(problem))  # the poll's own is shared
                 if limit is not None:
                     why = self._waiting.why if self._waiting else str(problem)
@@ -324,9 +330,25 @@ class JobExecutionTrigger(BaseEventTrigger):
         if (asked_at := to_time(self.arguments["asked_at"], "asked_at")) is not None:
             return asked_at
         end: datetime | None = getattr(self, "timeout_after", None)
-        if end is not None:
-            return end - BACKSTOP - self._timeout  # Airflow has started the task here, and keeps only the end
-        return self._made
+        if end is None:
+            return self._made
+        # Airflow has started the task here and keeps only the end, which an execution_timeout has brought
+        # forward if a policy, say, has set one.
+        waits = self._timeout + BACKSTOP
+        return end - min(waits, getattr(self.task, "execution_timeout", None) or waits)
+
+    @cached_property
+    def _timeout(self) -> timedelta:
+        # A sensor may have a timeout of 0, for a single look.
+        seconds = self.arguments["timeout"]
+        return timedelta(0) if seconds == 0 else span(to_seconds(seconds, "timeout"))
+
+    @cached_property
+    def _deadline(self) -> datetime | None:
+        execution_timeout: timedelta | None = getattr(self.task, "execution_timeout", None)
+        if execution_timeout is not None:
+            return self._began + execution_timeout
+        return to_time(self.arguments["execution_deadline"], "execution_deadline")
 
     def _limit(self, at: datetime) -> WaitTimeout | None:
         """Return with what the wait ends if it is not over at this look."""
@@ -433,8 +455,9 @@ class JobFinishedTrigger(BaseEventTrigger):
 
             async def advance(self, batch: Sequence[Any]) -> None:
                 for item in batch:
-                    for store in item.broker_payload.when_stored:
-                        await store()
+                    if not item.outcome.failed:
+                        for store in item.broker_payload.when_stored:
+                            await store()
 
         return Producer()
 
@@ -462,7 +485,7 @@ class JobFinishedTrigger(BaseEventTrigger):
                     await asyncio.sleep(pause)
                     last = clock()
                     yield TriggerEvent(event)
-                told = told.and_told(backlog.pop(0))
+                told = told.and_told(backlog.pop(0), datetime.now(timezone.utc))
             if told != remembered:
                 found.when_stored.append(partial(self._remember, told))
                 remembered = told
@@ -488,20 +511,27 @@ class JobFinishedTrigger(BaseEventTrigger):
             named_ids = [api.find_job(jobs, name).id for name in self.job_names]
             self._watched = [*(self.job_ids or ()), *named_ids]
         watched = self._watched or list(snapshot.statuses)
+        turn = every(len(watched), self.poll_interval)
+        problem: TimeXtenderError | None = None
         for job_id in watched:
             status = snapshot.statuses.get(job_id)
             state = status.state if status else None
             last_state, unread = self._seen.get(job_id, (None, len(watched)))
-            if state is last_state and unread + 1 < every(len(watched), self.poll_interval):
+            if state is last_state and unread + 1 < turn:
                 self._seen[job_id] = (state, unread + 1)
-            else:
+                continue
+            try:
                 executions = await client.read(api.job_logs(job_id))
                 found.executions.extend(executions)
-                # Those that are read together now are not to come together again.
-                head_start = (
-                    0 if state is last_state else random.randrange(every(len(watched), self.poll_interval))
-                )
-                self._seen[job_id] = (state, head_start)
+            except TimeXtenderError as error:
+                if error.transient or (isinstance(error, Refused) and error.of_the_key):
+                    raise
+                # One job that cannot be read must not hide the others; its turn comes again.
+                problem = error
+            # Those that are read together now are not to come together again.
+            self._seen[job_id] = (state, 0 if state is last_state else random.randrange(turn))
+        if problem is not None:
+            raise problem
 
     async def _recall(self) -> Told | None:
         try:
@@ -515,4 +545,8 @@ class JobFinishedTrigger(BaseEventTrigger):
 
     async def _remember(self, told: Told) -> None:
         if self.asset_state_store:
-            await self.asset_state_store.aset(STORE_KEY, told.to_dict())
+            try:
+                await self.asset_state_store.aset(STORE_KEY, told.to_dict())
+            except Exception:
+                # The next time stores all of it; an exception would end the watch of all that share the poll.
+                self.log.warning("What has been told could not be remembered", exc_info=True)

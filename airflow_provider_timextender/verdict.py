@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from airflow_provider_timextender.api import (
@@ -33,6 +33,9 @@ from airflow_provider_timextender.errors import (
 ERROR_LINES = 5
 """How many of its last error lines a failed execution's message shows."""
 
+LOG_LAG = 30.0
+"""Seconds for which an idle job must have been watched before it is said that an execution never started."""
+
 _WHY_BYTES = 1400
 """The longest explanation of a failure: it also travels in a trigger's event, which has to stay small."""
 
@@ -50,6 +53,7 @@ class Run:
     :ivar asked_at: when its start was asked for, or when the wait for it began.
     :ivar start_timeout: seconds that an idle job may show no execution before it counts as never started.
     :ivar active_at: when the job was last seen pending or running; ``None`` if never.
+    :ivar idle_since: from when on every look has seen it idle; ``None`` if the last one has not.
     :ivar state: what the job was last seen doing; ``None`` before the first look.
     :ivar unread: how many looks in a row went without the log.
     """
@@ -60,20 +64,21 @@ class Run:
     start_timeout: float = 600
     completed_after: datetime | None = None
     active_at: datetime | None = None
+    idle_since: datetime | None = None
     state: JobState | None = None
     unread: int = 0
 
     def wants_log(self, status: JobStatus, every: int) -> bool:
         """Tell whether the log is worth asking for, now that the job's status has been read.
 
-        It is while the job is not busy, and whenever its status has changed. A busy job is usually busy with
-        our execution, so its log is read at every so many looks only; that still shows our end when another
-        execution keeps the job busy.
+        It is whenever the job's status has changed, and while an execution should show up in it. A busy job
+        is usually busy with our execution, so its log is read at every so many looks only; that still shows
+        our end when another execution keeps the job busy.
         """
         if self.trigger_id is None and self.completed_after is None:
             return False
-        changed = status.state is not self.state
-        return changed or status.state not in _ACTIVE or self.unread + 1 >= every
+        expected = self.trigger_id is not None and status.state not in _ACTIVE
+        return status.state is not self.state or expected or self.unread + 1 >= every
 
     def log(self) -> Call[list[Execution]]:
         """Return the call that reads the part of the job's log that matters."""
@@ -90,6 +95,7 @@ class Run:
         return replace(
             self,
             active_at=now if status.state in _ACTIVE else self.active_at,
+            idle_since=(self.idle_since or now) if status.state is JobState.IDLE else None,
             state=status.state,
             unread=0 if read else self.unread + 1,
         )
@@ -167,7 +173,9 @@ def judge(run: Run, status: JobStatus, executions: Sequence[Execution], now: dat
     if (waiting := judge_job(status)) is not None:
         return waiting
     idle = (now - (run.active_at or run.asked_at)).total_seconds()
-    if idle < run.start_timeout:
+    # Nobody may have looked for a long time; then the log gets a moment to show what it is late with.
+    watched = (now - (run.idle_since or now)).total_seconds()
+    if idle < run.start_timeout or watched < min(run.start_timeout, LOG_LAG):
         return Waiting("idle", "The job is idle, and its log does not show the execution (yet).")
     return NeverStarted(
         f"TimeXtender job {run.job_id} has been idle for {for_people(idle)} and its log shows no "
@@ -263,7 +271,7 @@ def result_of(event: Any, *states: str) -> dict[str, Any]:
     if isinstance(event, Mapping):
         if "error" in event:
             raise named(str(event["error"]), str(event.get("message")))
-        if event.get("state") in states:
+        if event.get("state") in states and {"job_id", "trigger_id"} <= set(event):
             return dict(event)
     raise ContractError(f"The trigger's event is not understood: {event!r}.")
 
@@ -297,38 +305,41 @@ class Told:
     """Which finished executions have been told: what a watcher remembers.
 
     :ivar since: what ended before is history.
-    :ivar ends: which executions have been told since, with their end (``None`` if unknown).
+    :ivar ends: which executions have been told since, with their end, or their start if that is unknown.
     """
 
     since: datetime
-    ends: Mapping[str, datetime | None] = field(default_factory=dict)
+    ends: Mapping[str, datetime] = field(default_factory=dict)
 
     def news(self, executions: Sequence[Execution]) -> list[Execution]:
         """Return the executions that have ended and not been told, oldest first."""
         fresh = {}
         for execution in executions:
             over = execution.state in _ENDED or (execution.state is None and execution.end is not None)
-            history = execution.end is not None and execution.end < self.since
-            if over and not history and _name(execution) not in self.ends:
+            if over and self._moment(execution) >= self.since and _name(execution) not in self.ends:
                 fresh[_name(execution)] = execution
-        return sorted(fresh.values(), key=lambda execution: execution.end or self.since)
+        return sorted(fresh.values(), key=self._moment)
 
-    def and_told(self, execution: Execution) -> Told:
+    @staticmethod
+    def _moment(execution: Execution) -> datetime:
+        # What has no time at all cannot be told from history.
+        return execution.end or execution.start or datetime.min.replace(tzinfo=timezone.utc)
+
+    def and_told(self, execution: Execution, now: datetime) -> Told:
         """Return what has been told when one more has; what can be no news any more is forgotten."""
-        ends = {**self.ends, _name(execution): execution.end}
-        newest = max((end for end in ends.values() if end is not None), default=self.since)
-        since = max(self.since, newest - LATE)
-        return Told(since, {name: end for name, end in ends.items() if end is None or end >= since})
+        ends = {**self.ends, _name(execution): min(self._moment(execution), now)}
+        since = max(self.since, max(ends.values()) - LATE)
+        return Told(since, {name: end for name, end in ends.items() if end >= since})
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        ends = {name: end.isoformat() if end else None for name, end in self.ends.items()}
+        ends = {name: end.isoformat() for name, end in self.ends.items()}
         return {"since": self.since.isoformat(), "ends": ends}
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Told:
         """Return what :meth:`to_dict` stored."""
-        ends = {name: datetime.fromisoformat(end) if end else None for name, end in stored["ends"].items()}
+        ends = {name: datetime.fromisoformat(end) for name, end in stored["ends"].items()}
         return cls(datetime.fromisoformat(stored["since"]), ends)
 
 

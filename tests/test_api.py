@@ -277,7 +277,8 @@ def test_unusable_retry_after_is_none(value: str) -> None:
 
 def test_retry_after_in_seconds_or_as_date() -> None:
     later = (datetime.now(timezone.utc) + timedelta(seconds=90)).strftime("%a, %d %b %Y %H:%M:%S GMT")
-    for value, expected in (("7", 7), (later, 90), ("Thu, 01 Jan 1970 00:00:00 GMT", 0)):
+    past = "Thu, 01 Jan 1970 00:00:00 GMT"
+    for value, expected in (("7", 7), (later, 90), (past, 0), ("1767225600", 900), ("9" * 30, 900)):
         error = api.error_for(answer(b"", 429, retry_after=value))
         assert isinstance(error, errors.RateLimited)
         assert error.retry_after == pytest.approx(expected, abs=3)
@@ -370,7 +371,7 @@ def test_r01_an_end_that_cannot_be_read_is_an_end() -> None:
         with pytest.raises(errors.ContractError, match=r"is no ISO 8601 time.*'Completed'"):
             say(api.job_logs(JOB), [{"State": "Completed", "EndTime": end}])
         assert say(api.job_logs(JOB), [{"State": "Success", "EndTime": end}])[0].end is None
-    for no_end in (None, "", "0001-01-01T00:00:00"):
+    for no_end in (None, "", "0001-01-01T00:00:00", "9999-12-31T23:59:59.9999999"):
         assert say(api.job_logs(JOB), [{"State": "Completed", "EndTime": no_end}])[0].end is None
 
 

@@ -6,6 +6,7 @@ import json
 import logging
 import re
 from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ from airflow_provider_timextender.sensors import JobStatusSensor
 from airflow_provider_timextender.simulator import Fault, Simulator
 
 from .conftest import TaskInstance, context_of
-from .running import DEFERRABLE, SHARES, live, stored
+from .running import DEFERRABLE, SHARES, fire, live, stored
 
 pytestmark = pytest.mark.usefixtures("_task_log")
 
@@ -205,6 +206,28 @@ def test_r15_the_sensors_execution_timeout_is_one_when_deferred(simulator: Simul
         sensor().execute_complete(context_of(TaskInstance()), event)
 
 
+@pytest.mark.parametrize("timeout", [0, 1e12])
+@pytest.mark.parametrize("poke_interval", [0, 0.05])
+def test_what_airflow_allows_does_not_break_the_triggerer(
+    simulator: Simulator, timeout: float, poke_interval: float
+) -> None:
+    simulator.job("load").duration = 60
+    simulator.run("load")
+    trigger = deferred_by(sensor(timeout=timeout, poke_interval=poke_interval)).trigger
+    if timeout:
+        simulator.finish()
+        assert fire(trigger)["state"] == "idle"
+    else:
+        assert fire(trigger)["error"] == "WaitTimeout"
+
+
+def test_r10_a_lost_trigger_is_told_with_what_was_pushed(simulator: Simulator) -> None:
+    ti: Any = TaskInstance()
+    ti.xcom_pull = lambda key, **_: {"job_id": OTHER, "trigger_id": OTHER}[key]
+    with pytest.raises(AirflowFailException, match=rf"TimeXtender job {OTHER} \(trigger id {OTHER}\)"):
+        operator(deferrable=True).resume_execution("__fail__", {"error": "Trigger timeout"}, context_of(ti))
+
+
 @pytest.mark.parametrize(
     "event", [None, {}, "success", {"state": "failed"}, {"state": "idle"}, {"status": "success"}]
 )
@@ -267,7 +290,7 @@ def test_a_task_whose_result_is_mapped_over_resumes_on_a_worker(simulator: Simul
     "arguments",
     [
         {"trigger_id": OTHER},
-        {"trigger_id": "{{ params.trigger_id }}", "job_name": None, "job_id": "{{ dag_run.conf.job }}"},
+        {"trigger_id": "{{ dag_run.conf.id }}", "job_name": None, "job_id": "{{ dag_run.conf.job }}"},
         {"completed_after": "{{ data_interval_end }}"},
         {"completed_after": datetime(2026, 1, 1, tzinfo=timezone.utc)},
         {},
@@ -287,13 +310,14 @@ def test_the_sensor_starts_in_the_triggerer(arguments: dict[str, Any]) -> None:
 @starts_in_triggerer
 def test_a_trigger_renders_what_the_sensor_was_told(simulator: Simulator) -> None:
     execution = simulator.run("load")
-    one = sensor(trigger_id="{{ params.trigger_id }}", job_name="{{ params.job }}")
+    one = sensor(trigger_id="{{ dag_run.conf.trigger_id }}", job_name="{{ dag_run.conf['job'] }}")
     assert one.start_trigger_args is not None
     from airflow_provider_timextender.triggers import JobExecutionTrigger
 
     trigger = JobExecutionTrigger(**(one.start_trigger_args.trigger_kwargs or {}))
     trigger.trigger_id = 7  # what Airflow sets before it renders
-    trigger.render_template_fields({"params": {"trigger_id": execution.trigger_id, "job": "load"}})
+    run = {"conf": {"trigger_id": execution.trigger_id, "job": "load"}}
+    trigger.render_template_fields({"dag_run": run})
     assert trigger.arguments["trigger_id"] == execution.trigger_id
     assert trigger.arguments["job_name"] == "load"
     assert trigger.arguments["timeout"] == one.timeout
@@ -307,6 +331,7 @@ def test_a_trigger_renders_what_the_sensor_was_told(simulator: Simulator) -> Non
         {"trigger_id": "{{ unclosed"},
         {"trigger_id": None},
         {"execution_timeout": timedelta(hours=1)},
+        {"params": {"trigger_id": OTHER}},
         {"pre_execute": lambda *_: None},
         {"on_execute_callback": lambda *_: None},
         {"deferrable": False},
@@ -322,10 +347,18 @@ def test_r22_the_limits_of_a_sensor_that_started_in_the_triggerer_count_from_its
     from airflow_provider_timextender.polling import BACKSTOP
     from airflow_provider_timextender.triggers import JobExecutionTrigger
 
-    trigger: Any = JobExecutionTrigger(job_id=OTHER, timeout=600)
+    def trigger(end: datetime, execution_timeout: timedelta | None = None) -> Any:
+        one: Any = JobExecutionTrigger(job_id=OTHER, timeout=600)
+        one.timeout_after = end  # how a triggerer knows
+        task = SimpleNamespace(template_ext=(), execution_timeout=execution_timeout)
+        one.task_instance = SimpleNamespace(task_id="t", task=task)
+        return one
+
     began = datetime.now(timezone.utc) - timedelta(seconds=100)
-    trigger.timeout_after = began + timedelta(seconds=600) + BACKSTOP  # how a triggerer knows
-    assert trigger._began == began
+    assert trigger(began + timedelta(seconds=600) + BACKSTOP)._began == began
+    brought_forward = trigger(began + timedelta(seconds=300), timedelta(seconds=300))
+    assert brought_forward._began == began, "by an execution_timeout that came later than the sensor"
+    assert brought_forward._deadline == began + timedelta(seconds=300)
 
 
 # --- where a task is ---

@@ -260,6 +260,40 @@ def test_r10_a_log_that_stays_unreadable_is_no_failed_job(crowd: Any) -> None:
     assert (event["error"], "HTTP 502" in event["message"]) == ("ServerError", True)
 
 
+def test_r11_a_trigger_that_is_rebuilt_gives_a_late_log_a_moment(crowd: Any) -> None:
+    simulator = crowd(1, duration=0.1, log_lag=1, log_at_end=True)
+    (one,) = wait_for_all(simulator, asked_at=ago(7200), start_timeout=600)
+    assert fire(one)["state"] == "succeeded"
+
+
+def test_looks_that_take_longer_than_an_interval_do_not_pile_up(crowd: Any) -> None:
+    simulator = crowd(1, pickup=3600)
+    simulator.fault("execution logs", always=Fault("slow", seconds=0.5))
+    for route in ("status", "statuses"):
+        simulator.fault(route, always=Fault("unknown word"))  # so that each look reads the log
+    one = wait_for_all(simulator, timeout=2)[0]
+    began = time.monotonic()
+    assert fire(one, "shared poll" if SHARES else "deferrable")["error"] == "WaitTimeout"
+    assert time.monotonic() - began < 5
+
+
+def test_r18_an_answer_that_comes_in_drops_holds_nobody_up(crowd: Any) -> None:
+    simulator = crowd(1, timeout=0.2, duration=60)
+    simulator.fault("status", always=Fault("drip", seconds=0.1))
+    began = time.monotonic()
+    event = fire(wait_for_all(simulator, max_unreachable=1)[0])
+    assert event["error"] == "Unreachable"
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize("retry_after", ["1767225600000", "9" * 30])
+def test_r09_a_senseless_retry_after_ends_no_poll(crowd: Any, retry_after: str) -> None:
+    simulator = crowd(1, duration=60)
+    simulator.fault("status", Fault("status", status=503, retry_after=retry_after))
+    event = fire(wait_for_all(simulator, timeout=0.5)[0])
+    assert event["error"] == "WaitTimeout"
+
+
 # --- the key ---
 
 
@@ -583,6 +617,18 @@ def test_only_the_jobs_and_ends_that_are_asked_for_are_told(crowd: Any) -> None:
     told = asyncio.run(watcher.watch(lambda told: len(told) >= 2))
     assert {e["job_id"] for e in told} == {simulator.job("job 0").id, simulator.job("job 1").id}
     assert {e["state"] for e in told} == {"failed"}
+
+
+@shares
+@close_together
+def test_a_job_that_cannot_be_read_does_not_hide_the_others(crowd: Any) -> None:
+    simulator = crowd(1, pickup=0, duration=0)
+    store = Store()
+    watcher = Watcher(store, job_ids=[OTHER, simulator.job("job 0").id])
+    asyncio.run(watcher.watch(lambda _: bool(store.kept)))
+    execution = simulator.run("job 0")
+    (told,) = asyncio.run(watcher.watch(lambda told: bool(told)))
+    assert told["trigger_id"] == execution.trigger_id
 
 
 @shares

@@ -15,6 +15,7 @@ from airflow_provider_timextender.api import BLANK_GUID, Execution, ExecutionSta
 from airflow_provider_timextender.verdict import (
     ERROR_LINES,
     LATE,
+    LOG_LAG,
     Failed,
     Idle,
     NeverStarted,
@@ -124,20 +125,30 @@ def test_r17_an_unknown_status_is_named() -> None:
 
 
 def test_r11_idle_without_an_execution_waits_for_the_start_timeout_and_then_never_started() -> None:
-    assert isinstance(judge(RUN, IDLE, [], after(0)), Waiting)
-    assert isinstance(judge(RUN, IDLE, [], after(599)), Waiting)
-    verdict = judge(RUN, IDLE, [], after(600))
+    run = RUN.after(IDLE, after(0), read=True)
+    assert isinstance(judge(run, IDLE, [], after(0)), Waiting)
+    assert isinstance(judge(run, IDLE, [], after(599)), Waiting)
+    verdict = judge(run, IDLE, [], after(600))
     assert isinstance(verdict, NeverStarted)
     assert "idle for 10 min 0 s" in verdict.why
     assert TRIGGER in verdict.why
     assert JOB in verdict.why
 
 
+def test_r11_a_first_look_after_a_long_time_gives_the_log_a_moment() -> None:
+    now = after(7200)
+    run = RUN.after(IDLE, now, read=True)
+    assert isinstance(judge(run, IDLE, [], now), Waiting)
+    assert isinstance(judge(run, IDLE, [], now + timedelta(seconds=LOG_LAG - 1)), Waiting)
+    assert isinstance(judge(run, IDLE, [], now + timedelta(seconds=LOG_LAG)), NeverStarted)
+    assert run.after(PENDING, now, read=True).idle_since is None
+
+
 def test_a_job_that_was_seen_running_gets_the_start_timeout_anew_for_its_log_to_appear() -> None:
-    run = RUN.after(RUNNING, after(7200), read=True)
+    run = RUN.after(RUNNING, after(7200), read=True).after(IDLE, after(7202), read=True)
     assert isinstance(judge(run, IDLE, [], after(7205)), Waiting)
     assert isinstance(judge(run, IDLE, [], after(7800)), NeverStarted)
-    assert run.after(IDLE, after(7300), read=True).active_at == after(7200)
+    assert run.active_at == after(7200)
 
 
 def test_r17_an_odd_state_is_waited_for_and_after_its_end_is_a_contract_error() -> None:
@@ -190,7 +201,8 @@ def test_an_idle_job_is_waited_for_without_its_log() -> None:
 
 def test_r24_a_completed_execution_is_waited_for() -> None:
     run = Run(JOB, None, START, completed_after=after(10))
-    assert reads(run, 2, IDLE, RUNNING, RUNNING, RUNNING) == [True, True, False, True]
+    seen = (IDLE, RUNNING, RUNNING, RUNNING, IDLE, IDLE)
+    assert reads(run, 2, *seen) == [True, True, False, True, True, False]
     assert judge(run, IDLE, [replace(GOOD, end=after(9))], after(0)) == Waiting(
         "idle", "No execution has ended since 2026-01-01T00:00:10+00:00."
     )
@@ -303,9 +315,12 @@ def test_an_event_of_another_version_brings_back_the_base_error() -> None:
 # --- what has been told ---
 
 
+NOW = START + timedelta(days=10)
+
+
 def tell(told: Told, *executions: Execution) -> Told:
     for execution in executions:
-        told = told.and_told(execution)
+        told = told.and_told(execution, NOW)
     return told
 
 
@@ -338,8 +353,15 @@ def test_what_shows_up_late_is_news_but_not_for_ever() -> None:
 
 def test_an_end_that_is_not_understood_is_an_end_and_one_without_a_time_too() -> None:
     odd = replace(ODD, end=after(1))
-    timeless = replace(GOOD, trigger_id="2", end=None)
-    assert sorted(Told(START).news([ODD, odd, timeless]), key=str) == sorted([odd, timeless], key=str)
-    told = tell(Told(START), odd, timeless)
-    assert told.news([odd, timeless]) == []
+    endless = replace(GOOD, trigger_id="2", start=after(2), end=None)
+    timeless = replace(GOOD, trigger_id="3", end=None)
+    assert Told(START).news([ODD, endless, odd, timeless]) == [odd, endless], "what has no time is history"
+    told = tell(Told(START), odd, endless)
+    assert told.news([odd, endless]) == []
     assert Told.from_dict(told.to_dict()) == told
+
+
+def test_an_end_in_a_far_future_hides_nothing() -> None:
+    told = tell(Told(START), replace(GOOD, end=NOW + timedelta(days=999)))
+    assert told.since == NOW - LATE
+    assert told.news([replace(GOOD, trigger_id="2", end=NOW)])

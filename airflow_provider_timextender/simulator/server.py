@@ -245,6 +245,12 @@ class Simulator:
             return web.Response()
         if fault.kind == "silence":
             await self._over.wait()
+        if fault.kind == "drip":
+            response = web.StreamResponse()
+            await response.prepare(request)
+            while not self._over.is_set():
+                await response.write(b" ")
+                await asyncio.sleep(fault.seconds)
         if fault.kind == "html":
             return web.Response(text=HTML, content_type="text/html")
         if fault.kind == "cut":

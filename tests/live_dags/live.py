@@ -37,7 +37,7 @@ def live_pool() -> None:
     ).expand(job_name=[f"job {number}" for number in range(4)])
 
 
-@dag(schedule=None, catchup=False, params={"job": "job 0"})
+@dag(schedule=None, catchup=False)
 def live_sensor() -> None:
     """Wait with sensors that start in the triggerer and on a worker."""
     execute = ExecuteJobOperator(task_id="execute", job_name="job 0")
@@ -49,7 +49,10 @@ def live_sensor() -> None:
         poke_interval=1,
     )
     for_idle = JobStatusSensor(
-        task_id="for_idle", job_name="{{ params.job }}", deferrable=True, poke_interval=1
+        task_id="for_idle",
+        job_name="{{ dag_run.conf.get('job', 'job 0') }}",
+        deferrable=True,
+        poke_interval=1,
     )
     execute >> [for_execution, for_idle]
 
