@@ -205,6 +205,7 @@ def test_r09_ten_minutes_of_faults_end_no_wait(crowd: Any) -> None:
     # A hundred intervals, as ten minutes have them at six seconds each; the limits are the default ones.
     count, interval = 100 if SHARES else 10, 0.1
     simulator = crowd(count, timeout=0.2, duration=100)
+    route: Any = "statuses" if SHARES else "status"
     faults = [
         Fault("status", status=500),
         Fault("status", status=502, body="<html>Bad gateway</html>"),
@@ -216,13 +217,13 @@ def test_r09_ten_minutes_of_faults_end_no_wait(crowd: Any) -> None:
         Fault("cut"),
         Fault("wrong type"),
     ] * 2
-    simulator.fault("statuses", *faults)
+    simulator.fault(route, *faults)
     simulator.fault("execution logs", *faults)
     several = wait_for_all(simulator, poll_interval=interval)
 
     async def wait() -> list[Any]:
         waiting = asyncio.create_task(all_events(several))
-        while simulator._faults["statuses"]:
+        while simulator._faults[route]:
             await asyncio.sleep(0.1)
             assert not waiting.done()
         simulator.finish()
