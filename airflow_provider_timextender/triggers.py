@@ -335,7 +335,13 @@ class JobExecutionTrigger(BaseEventTrigger):
         # Airflow has started the task here and keeps only the end, which an execution_timeout has brought
         # forward if a policy, say, has set one.
         waits = self._timeout + BACKSTOP
-        return end - min(waits, getattr(self.task, "execution_timeout", None) or waits)
+        return end - min(waits, self._execution_timeout or waits)
+
+    @property
+    def _execution_timeout(self) -> timedelta | None:
+        """That of the task, where Airflow has started it here; before Airflow 3 no trigger knows its task."""
+        found: timedelta | None = getattr(getattr(self, "task", None), "execution_timeout", None)
+        return found
 
     @cached_property
     def _timeout(self) -> timedelta:
@@ -345,9 +351,8 @@ class JobExecutionTrigger(BaseEventTrigger):
 
     @cached_property
     def _deadline(self) -> datetime | None:
-        execution_timeout: timedelta | None = getattr(self.task, "execution_timeout", None)
-        if execution_timeout is not None:
-            return self._began + execution_timeout
+        if self._execution_timeout is not None:
+            return self._began + self._execution_timeout
         return to_time(self.arguments["execution_deadline"], "execution_deadline")
 
     def _limit(self, at: datetime) -> WaitTimeout | None:
