@@ -69,6 +69,11 @@ def to_seconds(value: Any, what: str) -> float:
     return seconds
 
 
+def span(seconds: float) -> timedelta:
+    """Return a limit as a span of time, of ten years at most, so that its end is a date."""
+    return timedelta(seconds=min(seconds, 10 * 365 * 24 * 3600))
+
+
 def to_time(value: datetime | str | None, what: str) -> datetime | None:
     """Return a time in UTC; without an offset it is taken as UTC. Blank text counts as not given.
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_timextender.api import JobStatus, all_job_statuses, job_status
 from airflow_provider_timextender.errors import TimeXtenderError, Unavailable, Unreachable
 from airflow_provider_timextender.hooks import TimeXtenderHook
+from airflow_provider_timextender.inputs import span
 
 if TYPE_CHECKING:
     from airflow_provider_timextender.client import AsyncClient
@@ -28,16 +29,8 @@ JITTER = 1.05
 BACKSTOP = timedelta(minutes=5)
 """How long after its limit Airflow ends a wait that no triggerer has ended."""
 
-LONGEST = timedelta(days=3650)
-"""The longest wait, so that its end is a date."""
-
 MIN_INTERVAL = 1.0
 """Seconds between two looks where none were wanted."""
-
-
-def span(seconds: float) -> timedelta:
-    """Return a limit as a span of time."""
-    return min(timedelta(seconds=min(seconds, LONGEST.total_seconds())), LONGEST)
 
 
 def backstop(seconds: float) -> timedelta:

@@ -31,9 +31,9 @@ from airflow_provider_timextender.errors import (
     named,
 )
 from airflow_provider_timextender.hooks import TimeXtenderHook
-from airflow_provider_timextender.inputs import NOT_GIVEN, to_run, to_seconds, to_time
+from airflow_provider_timextender.inputs import NOT_GIVEN, span, to_run, to_seconds, to_time
 from airflow_provider_timextender.logs import relay, warn_that_it_runs_on
-from airflow_provider_timextender.polling import BACKSTOP, Snapshot, every, poll, span
+from airflow_provider_timextender.polling import BACKSTOP, Snapshot, every, poll
 from airflow_provider_timextender.verdict import (
     Failed,
     Run,
@@ -246,7 +246,7 @@ class JobExecutionTrigger(BaseEventTrigger):
 
     async def _wait(self, snapshots: AsyncIterator[Snapshot]) -> dict[str, Any]:
         """Return the result of a success, and raise everything else that a wait can end with."""
-        patience = timedelta(seconds=to_seconds(self.arguments["max_unreachable"], "max_unreachable"))
+        patience = span(to_seconds(self.arguments["max_unreachable"], "max_unreachable"))
         good_at = datetime.now(timezone.utc)
         # A trigger that was moved here from elsewhere has looked before, too.
         moved = self.arguments["asked_at"] and (good_at - self._began).total_seconds() > self._interval
