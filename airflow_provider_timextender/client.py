@@ -200,7 +200,6 @@ class AsyncClient:
         self._repeat = tenacity.AsyncRetrying(**_repeat_rule(max_unreachable))
         self._proxy = _proxy_for(settings)
         self._turns = asyncio.Semaphore(CONNECTIONS)
-        self._most = 4 * settings.timeout
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -229,9 +228,12 @@ class AsyncClient:
             # A CA bundle is read from disk, which must not hold up the event loop.
             trust = await asyncio.to_thread(_trust, self.settings.verify)
             timeout = self.settings.timeout
+            # Also in all, as an answer may come in drops. Not by asyncio.wait_for, which before Python 3.12
+            # can swallow a cancellation, so that whoever ends a poll would wait for ever.
+            limits = aiohttp.ClientTimeout(total=4 * timeout, sock_connect=timeout, sock_read=timeout)
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=CONNECTIONS, ssl=trust),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeout, sock_read=timeout),
+                timeout=limits,
                 headers=_HEADERS,
                 # Nothing of one answer may show in the next request, nor anything of the environment:
                 # `trust_env` would also send the credentials of a .netrc.
@@ -240,15 +242,6 @@ class AsyncClient:
             )
         return self._session
 
-    async def _exchange(
-        self, session: aiohttp.ClientSession, method: str, url: str
-    ) -> tuple[aiohttp.ClientResponse, bytes]:
-        headers = {self.settings.api_key_header: self.settings.api_key}
-        async with session.request(
-            method, url, headers=headers, proxy=self._proxy, allow_redirects=False
-        ) as response:
-            return response, await response.read()
-
     async def _send(self, call: Call[T]) -> T:
         settings = self.settings
         url = f"{settings.base_url}{call.path}"
@@ -256,9 +249,18 @@ class AsyncClient:
         session = await self._open()
         failure: Unreachable | InvalidInput
         try:
-            # The wait for one's turn is no fault of the server's; an answer that comes in drops is.
-            async with self._turns:
-                response, body = await asyncio.wait_for(self._exchange(session, call.method, url), self._most)
+            # The wait for one's turn is no fault of the server's, and does not count.
+            async with (
+                self._turns,
+                session.request(
+                    call.method,
+                    url,
+                    headers={settings.api_key_header: settings.api_key},
+                    proxy=self._proxy,
+                    allow_redirects=False,
+                ) as response,
+            ):
+                body = await response.read()
         except Exception as error:  # noqa: BLE001 - as above
             failure = _async_failure(error, where, settings)
         else:
