@@ -341,6 +341,7 @@ def test_the_sensor_starts_on_a_worker_where_a_triggerer_could_not_do(arguments:
     assert not sensor(**arguments).start_from_trigger
 
 
+@starts_in_triggerer
 def test_r22_the_limits_of_a_sensor_that_started_in_the_triggerer_count_from_its_start(
     simulator: Simulator,
 ) -> None:
