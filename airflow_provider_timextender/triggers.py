@@ -271,9 +271,8 @@ class JobExecutionTrigger(BaseEventTrigger):
                         )
                     except TimeXtenderError as error:
                         problem = error
-                        if isinstance(
-                            error, Unavailable
-                        ):  # one log may be refused where the statuses are not
+                        # One log may be refused where the statuses are not.
+                        if isinstance(error, Unavailable):
                             rest = timedelta(seconds=error.retry_after or 0)
                             rests_until = min(now + rest, good_at + patience)
                 if problem is None:
@@ -400,8 +399,9 @@ class JobFinishedTrigger(BaseEventTrigger):
     trigger id is the blank guid for an execution that was started by hand.
 
     On Airflow 3.3 and later the executions that have been told are remembered with the asset, and only after
-    Airflow has stored the event: a restart loses none, and tells one twice only if it happens within the
-    second or two in between. On older versions the trigger begins anew with each restart.
+    Airflow has stored the event: a restart loses none, and tells one twice if it happens within the second
+    or two in between, or if the memory could not be stored. On older versions the trigger begins anew with
+    each restart.
 
     :param job_ids: the jobs to watch. :param job_names: the same by exact name. Neither stands for all jobs.
     :param states: the ends to fire for, for example ``["succeeded"]``; ``None`` for any.
