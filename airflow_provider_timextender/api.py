@@ -650,6 +650,11 @@ def awaited_execution(job_id: str, trigger_id: str) -> Call[list[Execution]]:
     return replace(job_logs(job_id, trigger_id), absent=list)
 
 
+def executions_so_far(job_id: str) -> Call[list[Execution]]:
+    """A job's executions, of which there may be none yet: a 404 means that, too."""
+    return replace(job_logs(job_id), absent=list)
+
+
 def read(call: Call[T], answer: Answer, vocabulary: Vocabulary) -> T:
     """Return what an answer says.
 

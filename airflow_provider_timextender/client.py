@@ -11,7 +11,7 @@ import logging
 import math
 import os
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache, partial
 from pathlib import Path
 from types import TracebackType
@@ -124,11 +124,12 @@ class Client:
         answer: T = self._repeat.copy(stop=limit)(self._send, call, self._session)
         return answer
 
-    def submit(self, call: Call[T]) -> T:
+    def submit(self, call: Call[T], before: Callable[[], object] | None = None) -> T:
         """Carry a call that must happen at most once.
 
         It is repeated only as long as nothing of it can have reached the server.
 
+        :param before: called each time before the request is sent; an exception of it ends the submission.
         :raises SubmissionUncertain: if it may have arrived and the answer does not tell.
         """
         only_unsent = self._repeat.copy(
@@ -136,24 +137,25 @@ class Client:
                 lambda e: isinstance(e, Unreachable) and e.transient and not e.sent
             )
         )
+        answer: T = only_unsent(self._submit, call, before)
+        return answer
+
+    def _submit(self, call: Call[T], before: Callable[[], object] | None) -> T:
+        if before is not None:
+            before()
         try:
-            answer: T = only_unsent(self._submit, call)
-            return answer
+            # Not on the pooled session: a connection that was kept alive may be closed by the server at the
+            # moment of sending, and then nobody knows whether the request was read.
+            with requests.Session() as session:
+                return self._send(call, session)
         except (Unreachable, ServerError, ContractError) as error:
             if isinstance(error, Unreachable) and not error.sent:
                 raise
             problem = str(error)
         raise SubmissionUncertain(
             f"It is not known whether the job was queued: {problem} It is not sent again, as that could "
-            "run the load twice. Look in TimeXtender whether an execution has begun, and clear the task "
-            "only if none has."
+            "run the load twice."
         )
-
-    def _submit(self, call: Call[T]) -> T:
-        # Not on the pooled session: a connection that was kept alive may be closed by the server at the
-        # moment of sending, and then nobody knows whether the request was read.
-        with requests.Session() as session:
-            return self._send(call, session)
 
     def _send(self, call: Call[T], session: requests.Session) -> T:
         url = f"{self._settings.base_url}{call.path}"

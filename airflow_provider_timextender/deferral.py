@@ -30,9 +30,13 @@ class DefersMixin(BaseOperator):
         timeout: float,
         max_unreachable: float,
         known_key: bool,
-        returns: Literal["trigger_id", "result"],
+        returns: Literal["trigger_id", "result"] | None,
+        method_name: str = "execute_complete",
     ) -> NoReturn:
-        """Defer, with limits that count from when the run was asked for."""
+        """Defer, with limits that count from when the run was asked for.
+
+        :param returns: what the task returns after a success; ``None`` if a worker has to go on then.
+        """
         # Imported here, as nobody needs it when a DAG is parsed.
         from airflow_provider_timextender.triggers import JobExecutionTrigger
 
@@ -54,9 +58,9 @@ class DefersMixin(BaseOperator):
                 execution_deadline=_iso(deadline),
                 max_unreachable=max_unreachable,
                 known_key=known_key,
-                end_with=None if maps else self.end_with(returns),
+                end_with=None if maps or returns is None else self.end_with(returns),
             ),
-            method_name="execute_complete",
+            method_name=method_name,
             timeout=backstop(timeout),
         )
 
@@ -83,6 +87,8 @@ class DefersMixin(BaseOperator):
     ) -> Any:
         """Resume after an event, or after Airflow has lost or ended the wait, which is told like an event."""
         event = (next_kwargs or {}).get("event")
+        if next_method == "execute_in_turn":
+            return self.execute_in_turn(context, event)
         if next_method == "__fail__":
             told = next_kwargs or {}
             if told.get("traceback"):
@@ -106,6 +112,10 @@ class DefersMixin(BaseOperator):
 
     def execute_complete(self, context: Context, event: Any) -> Any:
         """Take what the trigger tells."""
+        raise NotImplementedError
+
+    def execute_in_turn(self, context: Context, event: Any) -> Any:
+        """Go on after a deferral that is not the last."""
         raise NotImplementedError
 
 

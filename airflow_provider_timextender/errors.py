@@ -108,6 +108,10 @@ class SubmissionUncertain(TimeXtenderError):
     retry_helps = False
 
 
+class JobBusy(TimeXtenderError):
+    """The job is pending or running, so that it was not started beside that; nothing was sent."""
+
+
 class ExecutionNotFound(TimeXtenderError):
     """No execution stands under the trigger id."""
 

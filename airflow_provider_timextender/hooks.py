@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timezone
 from functools import cached_property
 from importlib import import_module
 from threading import Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowNotFoundException, BaseHook
 
@@ -29,6 +29,8 @@ from airflow_provider_timextender.verdict import Run, Verdict, judge
 if TYPE_CHECKING:
     from airflow_provider_timextender.client import AsyncClient, Client
     from airflow_provider_timextender.connection import Settings
+
+T = TypeVar("T")
 
 # The client and the connection reader are imported where they are used: they load an HTTP library, which
 # nobody needs when a DAG is parsed.
@@ -133,12 +135,14 @@ class TimeXtenderHook(BaseHook):
             return api.guid(job_id, "job id")
         return self.get_job(job_id, job_name).id
 
-    def execute_job(self, job_id: str) -> api.Submission:
+    def execute_job(self, job_id: str, *, before: Callable[[], object] | None = None) -> api.Submission:
         """Queue a job, at most once.
 
+        :param before: called each time before the request is sent, which is repeated only while nothing of it
+            can have reached the server; an exception of it ends the submission.
         :raises SubmissionUncertain: if the request may have arrived and the answer does not tell.
         """
-        return self._client.submit(api.execute_job(job_id))
+        return self._client.submit(api.execute_job(job_id), before)
 
     def get_job_status(self, job_id: str) -> api.JobStatus:
         """Return what a job is doing now. Idle says nothing about how its last execution ended."""
@@ -177,8 +181,40 @@ class TimeXtenderHook(BaseHook):
         :param patience: seconds for which that is done, if fewer than ``max_unreachable``.
         :return: the run to look at next time, and the verdict.
         """
-        if not known_key:
-            return self._look(run, every, patience)
+
+        def look() -> tuple[Run, Verdict]:
+            # The status comes first: a job that is idle by then has written its log before it is read.
+            status = self._client.read(api.job_status(run.job_id), patience=patience)
+            now = datetime.now(timezone.utc)
+            read = run.wants_log(status, every)
+            executions = self._client.read(run.log(), patience=patience) if read else []
+            seen = run.after(status, now, read=read)
+            return seen, judge(seen, status, executions, now)
+
+        return self._with_new_key(look, patience) if known_key else look()
+
+    def survey(
+        self, job_id: str, *, patience: float = math.inf
+    ) -> tuple[api.JobStatus, list[api.Execution], datetime]:
+        """Look once at all that a job does; the API key has been accepted before.
+
+        :param patience: as for :meth:`look`.
+        :return: its status, the executions that its log shows, and when the status was read.
+        """
+
+        def look() -> tuple[api.JobStatus, list[api.Execution], datetime]:
+            status = self._client.read(api.job_status(job_id), patience=patience)
+            now = datetime.now(timezone.utc)
+            return status, self._client.read(api.executions_so_far(job_id), patience=patience), now
+
+        return self._with_new_key(look, patience)
+
+    def executions_so_far(self, job_id: str) -> list[api.Execution]:
+        """Return what :meth:`get_job_logs` does, and nothing for a job that has no log yet."""
+        return self._client.read(api.executions_so_far(job_id))
+
+    def _with_new_key(self, look: Callable[[], T], patience: float) -> T:
+        """Look, and if the key is refused read the connection again, as if the API could not be reached."""
         import tenacity
 
         from airflow_provider_timextender import client
@@ -190,17 +226,8 @@ class TimeXtenderHook(BaseHook):
             before_sleep=lambda _: self._forget_connection(),
             reraise=True,
         )
-        result: tuple[Run, Verdict] = repeat(self._look, run, every, patience)
-        return result
-
-    def _look(self, run: Run, every: int, patience: float) -> tuple[Run, Verdict]:
-        # The status comes first: a job that is idle by then has written its log before it is read.
-        status = self._client.read(api.job_status(run.job_id), patience=patience)
-        now = datetime.now(timezone.utc)
-        read = run.wants_log(status, every)
-        executions = self._client.read(run.log(), patience=patience) if read else []
-        run = run.after(status, now, read=read)
-        return run, judge(run, status, executions, now)
+        found: T = repeat(look)
+        return found
 
     def _forget_connection(self) -> None:
         self.log.warning("The API key was refused; the connection is read again.")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import random
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from airflow.providers.common.compat.sdk import (
     AirflowFailException,
@@ -20,11 +22,14 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_timextender.deferral import DefersMixin
+from airflow_provider_timextender.durable import DurableSubmit, Memory
 from airflow_provider_timextender.errors import (
     ExecutionTimeout,
     InvalidInput,
+    JobBusy,
     JobError,
     TimeXtenderError,
+    TriggerLost,
     WaitTimeout,
 )
 from airflow_provider_timextender.hooks import TimeXtenderHook, no_vain_retry
@@ -48,6 +53,11 @@ MAX_XCOM_BYTES = 48 * 1024
 """The largest result that LogsOperator returns, as JSON: MySQL holds XComs of up to 64 KiB."""
 
 
+IF_RUNNING = ("submit", "wait", "attach", "fail")
+
+MAX_PAUSE = 10.0
+"""Seconds at most that a task lets pass before it takes its turn."""
+
 STATE_KEY = "timextender_execution"
 """Where Airflow's task state store shows what a waiting task last saw (Airflow 3.3 and later)."""
 
@@ -64,6 +74,16 @@ class TimeXtenderJobLink(BaseOperatorLink):
             return str(XCom.get_value(key=self.xcom_key, ti_key=ti_key) or "")
         except Exception:  # noqa: BLE001 - a page must not break because of a link
             return ""
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """The checked arguments of a wait; all but the first in seconds."""
+
+    wait: bool
+    start_timeout: float
+    interval: float
+    timeout: float
 
 
 class ExecuteJobOperator(DefersMixin):
@@ -103,6 +123,7 @@ class ExecuteJobOperator(DefersMixin):
         "timeout",
         "start_timeout",
         "max_unreachable",
+        "if_running",
     )
     operator_extra_links = (TimeXtenderJobLink(),)
     ui_color = "#d9eef7"
@@ -119,6 +140,7 @@ class ExecuteJobOperator(DefersMixin):
         timeout: float | timedelta | None = None,
         start_timeout: float = 600,
         max_unreachable: float = 900,
+        if_running: Literal["submit", "wait", "attach", "fail"] = "submit",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -131,6 +153,7 @@ class ExecuteJobOperator(DefersMixin):
         self.timeout = timeout
         self.start_timeout = start_timeout
         self.max_unreachable = max_unreachable
+        self.if_running = if_running
         self._run: Run | None = None
         self._state = ""
 
@@ -143,60 +166,140 @@ class ExecuteJobOperator(DefersMixin):
         )
 
     def execute(self, context: Context) -> str:
-        """Queue the job, and wait for the execution if asked to.
+        """Queue the job, or go on with what an earlier try has queued, and wait for its end if asked to.
 
         :return: the trigger id.
         """
+        return self._queue_and_wait(context)
+
+    def execute_in_turn(self, context: Context, event: Any) -> str:
+        """Go on when the job is idle, after a deferral that waited for that."""
         with no_vain_retry():
-            wait = to_bool(self.wait_for_completion, "wait_for_completion")
-            start_timeout = to_seconds(self.start_timeout, "start_timeout")
-            interval = to_seconds(self.poll_interval, "poll_interval")
-            timeout = (
-                conf.getfloat("sensors", "default_timeout")
-                if self.timeout is None
-                else to_seconds(self.timeout, "timeout")
-            )
-            job_id = self.hook.resolve_job_id(self.job_id, self.job_name)
-            trigger_id = self._submit(job_id)
+            result_of(event, "idle")
+        self._let_others_pass()
+        return self._queue_and_wait(context)
+
+    def _queue_and_wait(self, context: Context) -> str:
+        memory = Memory(context, self.log)
         try:
-            self._run = Run(job_id, trigger_id, datetime.now(timezone.utc), start_timeout)
-            self._tell(context, job_id, trigger_id)
-            if wait:
-                self._wait(context, self._run, interval, timeout)
+            with no_vain_retry():
+                limits = self._limits()
+                job_id = self.hook.resolve_job_id(self.job_id, self.job_name)
+                trigger_id = self._trigger_id(context, memory, job_id, limits)
         except AirflowTaskTimeout:
-            self._fail(ExecutionTimeout("execution_timeout is over."), job_id, trigger_id)
-        except Exception as error:  # noqa: BLE001 - whatever it is, a retry would run the load a second time
-            self._fail(error, job_id, trigger_id)
+            if memory.lasts:
+                raise  # another try goes on from here
+            raise AirflowFailException(
+                f"execution_timeout ({self.execution_timeout}) was over before it was known whether the "
+                "TimeXtender job was queued, so this task is not retried."
+            ) from None
+        try:
+            self._run = Run(job_id, trigger_id, datetime.now(timezone.utc), limits.start_timeout)
+            self._tell(context, job_id, trigger_id)
+            if limits.wait:
+                self._wait(context, self._run, limits)
+        except AirflowTaskTimeout:
+            self._fail(ExecutionTimeout("execution_timeout is over."), memory, job_id, trigger_id)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the job is queued
+            self._fail(error, memory, job_id, trigger_id)
+        memory.close()
         return trigger_id
 
     def execute_complete(self, context: Context, event: Any) -> str:
         """Succeed or fail as the trigger tells."""
+        memory = Memory(context, self.log)
         try:
-            return str(result_of(event, "succeeded")["trigger_id"])
+            trigger_id = str(result_of(event, "succeeded")["trigger_id"])
         except TimeXtenderError as error:
             told = event if isinstance(event, Mapping) else {}
-            self._fail(error, told.get("job_id"), told.get("trigger_id"))
+            self._fail(error, memory, told.get("job_id"), told.get("trigger_id"))
+        memory.close()
+        return trigger_id
 
     def on_kill(self) -> None:
         """Say that the job runs on."""
         if self._run is not None:
             warn_that_it_runs_on(self.log, self._run.job_id, self._run.trigger_id)
 
-    def _submit(self, job_id: str) -> str:
-        try:
-            submission = self.hook.execute_job(job_id)
-        except AirflowTaskTimeout:
-            raise AirflowFailException(
-                f"execution_timeout ({self.execution_timeout}) was over while TimeXtender job {job_id} was "
-                "being queued. It is not known whether it was, so this task is not retried."
-            ) from None
-        self.log.info(
-            "Queued TimeXtender job %s, trigger id %s. %s",
-            f"{self.job_name!r} ({job_id})" if self.job_name else job_id,
-            submission.trigger_id,
-            submission.message or "",
+    def _limits(self) -> _Limits:
+        if self.if_running not in IF_RUNNING:
+            raise InvalidInput(f"if_running is {self.if_running!r}; it takes {', '.join(IF_RUNNING)}.")
+        return _Limits(
+            wait=to_bool(self.wait_for_completion, "wait_for_completion"),
+            start_timeout=to_seconds(self.start_timeout, "start_timeout"),
+            interval=to_seconds(self.poll_interval, "poll_interval"),
+            timeout=conf.getfloat("sensors", "default_timeout")
+            if self.timeout is None
+            else to_seconds(self.timeout, "timeout"),
         )
-        return submission.trigger_id
+
+    def _trigger_id(self, context: Context, memory: Memory, job_id: str, limits: _Limits) -> str:
+        """Return the trigger id of the one execution that is this task's."""
+        durable = DurableSubmit(
+            self.hook,
+            memory,
+            self.log,
+            job_id=job_id,
+            interval=limits.interval,
+            start_timeout=limits.start_timeout,
+            timeout=limits.timeout,
+        )
+        if not memory.lasts and self.retries:
+            self._look_before_a_blind_retry(context, durable)
+        trigger_id = durable.earlier()
+        while trigger_id is None:
+            try:
+                trigger_id = durable.submit(alone=self.if_running != "submit")
+            except JobBusy:
+                if self.if_running == "attach":
+                    trigger_id = durable.attach()
+                elif self.if_running == "wait":
+                    self._wait_for_turn(context, job_id, limits)
+                else:
+                    raise
+        if self.job_name:
+            self.log.info("The job is %r.", self.job_name)
+        return trigger_id
+
+    def _look_before_a_blind_retry(self, context: Context, durable: DurableSubmit) -> None:
+        self.log.warning(
+            "This Airflow keeps no state of a task over its tries (3.3 and later do). Should a worker die "
+            "after it has queued the job, the next try can only look whether the job seems to have run."
+        )
+        ti: Any = context["ti"]
+        first_try = (ti.max_tries or 0) - (self.retries or 0) + 1  # a cleared task counts from there
+        if ti.try_number > first_try:
+            dag_run: Any = context.get("dag_run")
+            durable.refuse_if_it_seems_to_have_run(getattr(dag_run, "start_date", None))
+
+    def _wait_for_turn(self, context: Context, job_id: str, limits: _Limits) -> None:
+        """Return when the job is idle, or defer until then."""
+        began: datetime = context["ti"].start_date or datetime.now(timezone.utc)
+        left = limits.timeout - (datetime.now(timezone.utc) - began).total_seconds()
+        if left <= 0:
+            raise WaitTimeout(
+                f"TimeXtender job {job_id} was not queued: it was busy with other executions for "
+                f"{for_people(limits.timeout)}."
+            )
+        run = Run(job_id, None, datetime.now(timezone.utc))
+        if self.deferrable:
+            self.defer_to_trigger(
+                context,
+                run,
+                poll_interval=limits.interval,
+                timeout=left,
+                max_unreachable=self.hook.max_unreachable,
+                known_key=True,
+                returns=None,
+                method_name="execute_in_turn",
+            )
+        self._look_until_over(context, run, limits.interval, left)
+        self._let_others_pass()
+
+    def _let_others_pass(self) -> None:
+        # All that wait for the same turn see it come in the same moment. The API cannot start a job only if
+        # it is idle, so they are kept from asking in the same moment as well.
+        time.sleep(random.uniform(0, min(MAX_PAUSE, float(self.poll_interval))))
 
     def _tell(self, context: Context, job_id: str, trigger_id: str) -> None:
         for key, value in (
@@ -210,17 +313,17 @@ class ExecuteJobOperator(DefersMixin):
                 # Failing now would let a retry run the load a second time.
                 self.log.warning("Could not push the XCom %s = %s", key, value, exc_info=True)
 
-    def _wait(self, context: Context, run: Run, interval: float, timeout: float) -> None:
+    def _wait(self, context: Context, run: Run, limits: _Limits) -> None:
         if not self.deferrable:
-            verdict = self._look_until_over(context, run, interval, timeout)
+            verdict = self._look_until_over(context, run, limits.interval, limits.timeout)
         elif (over := self._look_before_deferring(context, run)) is not None:
             verdict = over
         else:
             self.defer_to_trigger(
                 context,
                 run,
-                poll_interval=interval,
-                timeout=timeout,
+                poll_interval=limits.interval,
+                timeout=limits.timeout,
                 max_unreachable=self.hook.max_unreachable,
                 known_key=True,
                 returns="trigger_id",
@@ -282,16 +385,24 @@ class ExecuteJobOperator(DefersMixin):
         except Exception:
             self.log.warning("Could not show the state", exc_info=True)
 
-    def _fail(self, error: Exception, job_id: str | None, trigger_id: str | None) -> NoReturn:
+    def _fail(self, error: Exception, memory: Memory, job_id: str | None, trigger_id: str | None) -> NoReturn:
         if isinstance(error, JobError):
+            memory.forget()
             raise error
         why = str(error)
         if not isinstance(error, WaitTimeout):
             why = f"its outcome could not be found out ({type(error).__name__}: {error})."
+        stopped = f"Stopped waiting for TimeXtender job {job_id} (trigger id {trigger_id}): {why} "
+        cause = None if isinstance(error, TimeXtenderError) else error
+        if (
+            memory.lasts
+            and isinstance(error, TimeXtenderError)
+            and (error.transient or isinstance(error, TriggerLost))
+        ):
+            raise type(error)(f"{stopped}Another try of this task goes on with this execution.") from cause
         raise AirflowFailException(
-            f"Stopped waiting for TimeXtender job {job_id} (trigger id {trigger_id}): {why} The execution "
-            "may still be running in TimeXtender, so this task is not retried."
-        ) from (None if isinstance(error, TimeXtenderError) else error)
+            f"{stopped}The execution may still be running in TimeXtender, so this task is not retried."
+        ) from cause
 
 
 class LogsOperator(BaseOperator):

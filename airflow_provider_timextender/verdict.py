@@ -100,6 +100,16 @@ class Run:
             unread=0 if read else self.unread + 1,
         )
 
+    def idle_for(self, now: datetime) -> float:
+        """Return for how many seconds the job has done nothing, as far as is known."""
+        return (now - (self.active_at or self.asked_at)).total_seconds()
+
+    def has_waited_in_vain(self, now: datetime) -> bool:
+        """Tell whether an idle job would have shown an execution by now."""
+        # Nobody may have looked for a long time; then the log gets a moment to show what it is late with.
+        watched = (now - (self.idle_since or now)).total_seconds()
+        return self.idle_for(now) >= self.start_timeout and watched >= min(self.start_timeout, LOG_LAG)
+
 
 @dataclass(frozen=True)
 class Waiting:
@@ -172,14 +182,11 @@ def judge(run: Run, status: JobStatus, executions: Sequence[Execution], now: dat
         return judge_execution(executions[0])
     if (waiting := judge_job(status)) is not None:
         return waiting
-    idle = (now - (run.active_at or run.asked_at)).total_seconds()
-    # Nobody may have looked for a long time; then the log gets a moment to show what it is late with.
-    watched = (now - (run.idle_since or now)).total_seconds()
-    if idle < run.start_timeout or watched < min(run.start_timeout, LOG_LAG):
+    if not run.has_waited_in_vain(now):
         return Waiting("idle", "The job is idle, and its log does not show the execution (yet).")
     return NeverStarted(
-        f"TimeXtender job {run.job_id} has been idle for {for_people(idle)} and its log shows no "
-        f"execution under trigger id {run.trigger_id}: it was asked for, but never started, or its log "
+        f"TimeXtender job {run.job_id} has been idle for {for_people(run.idle_for(now))} and its log shows "
+        f"no execution under trigger id {run.trigger_id}: it was asked for, but never started, or its log "
         "was removed. Look at the job in TimeXtender."
     )
 

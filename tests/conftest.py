@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from importlib.util import find_spec
 from pathlib import Path
@@ -106,10 +107,44 @@ def airflow_db() -> None:
     initdb()
 
 
+class Store:
+    """A task state store in memory, which survives the tries of a task; it keeps JSON."""
+
+    def __init__(self, *, broken: bool = False) -> None:
+        self.kept: dict[str, Any] = {}
+        self.broken = broken
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self.kept.get(key, default)
+
+    def set(self, key: str, value: Any, *, retention: Any = None) -> None:
+        if self.broken:
+            raise OSError("no space")
+        self.kept[key] = json.loads(json.dumps(value))
+
+    def delete(self, key: str) -> None:
+        if self.broken:
+            raise OSError("no space")
+        self.kept.pop(key, None)
+
+
+def after_submission(simulator: Simulator, action: Callable[[], object]) -> None:
+    """Do something when a job has been queued over the API."""
+    queue = simulator.world.queue
+
+    def queue_and_act(*args: Any, **kwargs: Any) -> Any:
+        queued = queue(*args, **kwargs)
+        action()
+        return queued
+
+    simulator.world.queue = queue_and_act  # type: ignore[method-assign]
+
+
 class TaskInstance:
     """The part of a task instance that the operators use; it keeps what they push."""
 
     map_index = -1
+    try_number = 1
     max_tries = 0
     dag_id = task_id = run_id = "t"
 
@@ -128,8 +163,8 @@ class TaskInstance:
             return self.first_reschedule
 
 
-def context_of(ti: TaskInstance) -> Any:
-    return {"ti": ti}
+def context_of(ti: TaskInstance, store: Store | None = None) -> Any:
+    return {"ti": ti} if store is None else {"ti": ti, "task_state_store": store}
 
 
 @pytest.fixture

@@ -34,20 +34,24 @@ def arguments_of(mode: str) -> dict[str, Any]:
     return {"deferrable": True} if mode in DEFERRABLE else {"mode": mode}
 
 
-def live(make: Callable[[], Any], ti: TaskInstance, mode: str) -> Any:
+def live(make: Callable[[], Any], ti: TaskInstance, mode: str, context: Any = None) -> Any:
     """Run a task to its end: anew after each reschedule and each deferral, with no memory."""
     began = datetime.now(timezone.utc)
+    context = context or context_of(ti)
+
+    resumed: tuple[str, dict[str, Any]] | None = None
     while True:
         try:
             with first_start_of(ti):
-                return make().execute(context_of(ti))
+                if resumed is not None:
+                    return make().resume_execution(*resumed, context)
+                return make().execute(context)
         except AirflowRescheduleException as again:
             ti.first_reschedule = began
             time.sleep(max(0, (again.reschedule_date - datetime.now(timezone.utc)).total_seconds()))
             ti.start_date = datetime.now(timezone.utc)
         except TaskDeferred as deferred:
-            event = fire(deferred.trigger, mode)
-            return make().resume_execution(deferred.method_name, {"event": event}, context_of(ti))
+            resumed = (deferred.method_name, {"event": fire(deferred.trigger, mode)})
 
 
 def first_start_of(ti: TaskInstance) -> AbstractContextManager[Any]:

@@ -27,7 +27,7 @@ from airflow_provider_timextender.operators import STATE_KEY, ExecuteJobOperator
 from airflow_provider_timextender.sensors import JobStatusSensor
 from airflow_provider_timextender.simulator import Fault, Simulator
 
-from .conftest import TaskInstance, context_of
+from .conftest import Store, TaskInstance, after_submission, context_of
 from .running import DEFERRABLE, SHARES, fire, live, stored
 
 pytestmark = pytest.mark.usefixtures("_task_log")
@@ -77,8 +77,12 @@ def test_r22_r26_the_operator_ends_alike_in_every_mode(simulator: Simulator, mod
     elif end == "times out":
         job.duration, limits["timeout"] = 60, 0.5
     elif end == "unreachable":
-        for route in ("status", "statuses"):
-            simulator.fault(route, always=Fault("status", status=503))
+        after_submission(
+            simulator,
+            lambda: [
+                simulator.fault(route, always=Fault("status", status=503)) for route in ("status", "statuses")
+            ],
+        )
     ti = TaskInstance()
 
     def run() -> Any:
@@ -126,9 +130,9 @@ def test_r25_without_a_wait_nothing_is_deferred(simulator: Simulator, deferrable
 
 
 def test_r10_what_cannot_be_looked_at_before_deferring_is_deferred_all_the_same(simulator: Simulator) -> None:
-    simulator.fault("status", always=Fault("status", status=401))
+    after_submission(simulator, lambda: simulator.fault("status", always=Fault("status", status=401)))
     deferred_by(operator(deferrable=True))
-    assert simulator.count("status") == 1
+    assert simulator.count("status") == 2, "one before the submission, one after it"
     assert simulator.count("execute") == 1
 
 
@@ -365,22 +369,11 @@ def test_r22_the_limits_of_a_sensor_that_started_in_the_triggerer_count_from_its
 # --- where a task is ---
 
 
-class Store:
-    def __init__(self, *, broken: bool = False) -> None:
-        self.kept: dict[str, Any] = {}
-        self._broken = broken
-
-    def set(self, key: str, value: Any) -> None:
-        if self._broken:
-            raise OSError("no space")
-        self.kept[key] = value
-
-
 @pytest.mark.parametrize("deferrable", [False, True])
 def test_the_state_store_shows_where_the_execution_is(simulator: Simulator, deferrable: bool) -> None:
     store = Store()
     one = operator(deferrable=deferrable)
-    context: Any = {**context_of(TaskInstance()), "task_state_store": store}
+    context = context_of(TaskInstance(), store)
     if deferrable:
         with pytest.raises(TaskDeferred):
             one.execute(context)
@@ -394,8 +387,9 @@ def test_the_state_store_shows_where_the_execution_is(simulator: Simulator, defe
 
 
 def test_r30_a_state_that_cannot_be_shown_ends_nothing(simulator: Simulator) -> None:
-    context: Any = {**context_of(TaskInstance()), "task_state_store": Store(broken=True)}
-    assert operator().execute(context) == simulator.world.executions[0].trigger_id
+    store = Store()
+    after_submission(simulator, lambda: setattr(store, "broken", True))
+    assert operator().execute(context_of(TaskInstance(), store)) == simulator.world.executions[0].trigger_id
 
 
 def test_r16_r28_killing_the_task_says_that_the_job_runs_on(

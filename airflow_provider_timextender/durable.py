@@ -1,0 +1,361 @@
+"""Queueing a job exactly once over all tries of a task, whatever breaks in between.
+
+Before the request is sent, Airflow's task state store (Airflow 3.3 and later) is told that it will be, and
+what the job's log shows by then; after it, the trigger id. So a later try knows what the one before it has
+done, or can find out. Airflow's own ``ResumableJobMixin`` is not used: it stores an id only when it has one,
+so that a worker that dies between the two starts the job again, and after such a death it returns something
+else than an undisturbed task does.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_timextender.api import BLANK_GUID, ExecutionState
+from airflow_provider_timextender.errors import (
+    ContractError,
+    InvalidInput,
+    JobBusy,
+    ServerError,
+    SubmissionUncertain,
+    TimeXtenderError,
+)
+from airflow_provider_timextender.hooks import TimeXtenderHook
+from airflow_provider_timextender.submission import Clears, Record, Search, last_started
+from airflow_provider_timextender.verdict import (
+    LOG_LAG,
+    Failed,
+    Run,
+    Succeeded,
+    Waiting,
+    for_people,
+    judge_job,
+    plain,
+)
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+_UNENDED = (ExecutionState.RUNNING, None)
+
+KEY = "timextender_submission"
+"""Where the task state store keeps the record."""
+
+HOW_TO_DECIDE = (
+    "Look in TimeXtender whether the load has run. If it has, mark the task as success; if not, clear it, "
+    "which queues the job anew."
+)
+
+
+class Memory:
+    """The record of a task's submission: in the task state store, if there is one, else for this try only."""
+
+    def __init__(self, context: Context, logger: Any) -> None:
+        dag_run: Any = context.get("dag_run")
+        self._store: Any = context.get("task_state_store")
+        self.log = logger
+        self.record: Record | None = None
+        self.clears = Clears(context["ti"].max_tries or 0, getattr(dag_run, "clear_number", None) or 0)
+
+    @property
+    def lasts(self) -> bool:
+        """Whether a later try will know it."""
+        return self._store is not None
+
+    def recall(self) -> Record | None:
+        """Return what an earlier try has kept.
+
+        :raises SubmissionUncertain: if it cannot be read.
+        """
+        if self._store is None:
+            return self.record
+        stored = self._store.get(KEY)
+        try:
+            self.record = None if stored is None else Record.from_dict(stored)
+            return self.record
+        except InvalidInput as error:
+            raise SubmissionUncertain(
+                f"What an earlier try has kept as {KEY!r} in the task state store is not understood: {error} "
+                "So it is not known whether the job was queued, and it is not queued again. Look in "
+                "TimeXtender; to queue it anew, delete that entry and clear the task."
+            ) from None
+
+    def keep(self, record: Record) -> None:
+        """Keep a record, or raise what keeps it from being kept."""
+        if self._store is not None:
+            from airflow.sdk.execution_time.context import NEVER_EXPIRE
+
+            self._store.set(KEY, record.to_dict(), retention=NEVER_EXPIRE)
+        self.record = record
+
+    def try_to_keep(self, record: Record) -> None:
+        """Keep a record where the task has to go on without: another try then has to find out."""
+        try:
+            self.keep(record)
+        except Exception:
+            self.log.warning("Could not keep the record of the submission", exc_info=True)
+
+    def close(self) -> None:
+        """Note that the task has succeeded, so that it runs anew when it is cleared."""
+        try:
+            record = self.record or self.recall()
+        except Exception:
+            self.log.warning("Could not read the record of the submission", exc_info=True)
+            return
+        if record is not None and not record.closed:
+            self.try_to_keep(replace(record, closed=True))
+
+    def forget(self) -> None:
+        """Let the next try queue the job anew."""
+        self.record = None
+        if self._store is not None:
+            try:
+                self._store.delete(KEY)
+            except Exception:
+                self.log.warning("Could not delete the record of the submission", exc_info=True)
+
+
+class DurableSubmit:
+    """Queues a job for a task.
+
+    :param interval: seconds between two looks at the job, where it has to be looked for.
+    :param start_timeout: seconds that the job must have been idle to be sure that nothing was queued.
+    :param timeout: seconds after which a search is given up.
+    """
+
+    def __init__(
+        self,
+        hook: TimeXtenderHook,
+        memory: Memory,
+        logger: Any,
+        *,
+        job_id: str,
+        interval: float,
+        start_timeout: float,
+        timeout: float,
+    ) -> None:
+        self._hook = hook
+        self._memory = memory
+        self.log = logger
+        self._job_id = job_id
+        self._interval = interval
+        self._start_timeout = start_timeout
+        self._timeout = timeout
+
+    def earlier(self) -> str | None:
+        """Return the trigger id of an earlier try's execution, if this try is to go on with that.
+
+        :raises SubmissionUncertain: if an earlier try may have queued the job, and it cannot be found out.
+        """
+        record = self._memory.recall()
+        if record is None:
+            return None
+        if record.job_id != self._job_id:
+            self.log.warning("An earlier try of this task ran another job: %s.", record.job_id)
+            return None
+        if record.closed:
+            if record.clears != self._memory.clears:
+                return None
+            if record.trigger_id is None:
+                raise SubmissionUncertain(f"An earlier try could not tell either. {HOW_TO_DECIDE}")
+            return record.trigger_id
+        trigger_id = record.trigger_id or self._find(record)
+        if trigger_id is None:
+            self.log.warning("An earlier try was about to queue the job, and did not.")
+            return None
+        return trigger_id if self._goes_on(record, trigger_id) else None
+
+    def _goes_on(self, record: Record, trigger_id: str) -> bool:
+        """Tell whether this try has to do with an execution that an earlier one left behind."""
+        # Not by the number of all clears in the DAG run, which grows when another task is cleared.
+        cleared = record.clears.max_tries != self._memory.clears.max_tries
+        now = datetime.now(timezone.utc)
+        try:
+            _, verdict = self._hook.look(
+                Run(self._job_id, trigger_id, now, self._start_timeout), every=1, known_key=True
+            )
+        except ContractError:
+            if cleared:  # it has ended somehow
+                return False
+            raise
+        gone = isinstance(verdict, Waiting) and verdict.state == "idle"
+        age = (now - record.asked_at).total_seconds()
+        if cleared and (isinstance(verdict, Succeeded) or (gone and age >= self._start_timeout)):
+            return False
+        if isinstance(verdict, Failed):
+            self.log.warning("The execution of an earlier try has failed: %s", verdict.why)
+            return False
+        self.log.warning(
+            "Job %s is not queued again: this try goes on with an earlier one's execution (trigger id %s).",
+            self._job_id,
+            trigger_id,
+        )
+        return True
+
+    def refuse_if_it_seems_to_have_run(self, since: datetime | None) -> None:
+        """Look at the job before another try without any memory queues it.
+
+        :param since: when the DAG run began.
+        :raises SubmissionUncertain: if the job is busy, or the last execution since then has not failed. It
+            may be that of an earlier try whose worker has died.
+        """
+        status, executions, _ = self._hook.survey(self._job_id)
+        suspicious = judge_job(status)
+        why = suspicious.why if suspicious else None
+        last = last_started(executions, since)
+        if why is None and last is not None and last.state is not ExecutionState.FAILED:
+            why = f"Execution {last.trigger_id} has begun since the DAG run did, and has not failed."
+        if why is not None:
+            raise SubmissionUncertain(
+                f"An earlier try of this task may have queued job {self._job_id}. {why} It is not queued "
+                f"again, as that could run the load twice. {HOW_TO_DECIDE}"
+            )
+
+    def submit(self, *, alone: bool) -> str:
+        """Queue the job, and return the trigger id of its execution.
+
+        :param alone: only if the job is idle.
+        :raises JobBusy: if it is not. :raises SubmissionUncertain: if it may have been queued, and it cannot
+            be found out. All other errors say that it was not.
+        """
+        for _ in range(2):
+            try:
+                receipt = self._hook.execute_job(self._job_id, before=lambda: self._prepare(alone))
+            except SubmissionUncertain as error:
+                self.log.warning("%s It is looked for.", error)
+                if (trigger_id := self._find(self._asked)) is not None:
+                    return trigger_id
+                problem = str(error)
+            except JobBusy:
+                raise
+            except TimeXtenderError:
+                self._memory.forget()
+                raise
+            else:
+                self._memory.try_to_keep(replace(self._asked, trigger_id=receipt.trigger_id))
+                self.log.info(
+                    "Queued TimeXtender job %s, trigger id %s. %s",
+                    self._job_id,
+                    receipt.trigger_id,
+                    plain(receipt.message or ""),
+                )
+                return receipt.trigger_id
+        self._memory.forget()
+        raise ServerError(f"{problem} It was tried twice; TimeXtender has queued nothing.")
+
+    @property
+    def _asked(self) -> Record:
+        assert self._memory.record is not None  # noqa: S101 - no request is sent without
+        return self._memory.record
+
+    def _prepare(self, alone: bool) -> None:
+        """Look at the job and keep that it is about to be queued."""
+        status = self._hook.get_job_status(self._job_id)
+        if alone and (busy := judge_job(status)) is not None:
+            raise JobBusy(f"TimeXtender job {self._job_id} was not queued, as if_running says. {busy.why}")
+        executions = None
+        try:
+            executions = self._hook.executions_so_far(self._job_id)
+        except TimeXtenderError as error:
+            if error.transient:
+                raise
+            self.log.warning(
+                "Should the answer to the request get lost, the execution cannot be looked for: %s", error
+            )
+        now = datetime.now(timezone.utc)
+        self._memory.keep(Record.of(status, executions, self._memory.clears, now))
+
+    def _find(self, record: Record) -> str | None:
+        """Return the trigger id of a request whose receipt is missing, ``None`` if nothing was queued."""
+        if record.known is None:
+            raise self._uncertain(record, "The job's log could not be read before.")
+        search = Search.of(record, self._start_timeout)
+        end = time.monotonic() + self._timeout
+        found = None
+        while found is None:
+            left = end - time.monotonic()
+            try:
+                search, found = search.after(*self._hook.survey(self._job_id, patience=max(0.0, left)))
+            except TimeXtenderError as error:
+                if error.transient and self._memory.lasts:
+                    raise  # the next try looks again
+                raise self._uncertain(record, f"It could not be looked for: {error}") from None
+            if found is None:
+                if left <= 0:
+                    raise self._uncertain(record, f"It was not clear after {for_people(self._timeout)}.")
+                time.sleep(min(self._interval, left))
+        if not found.trigger_ids:
+            return None
+        if len(found.trigger_ids) > 1:
+            raise self._uncertain(
+                record,
+                "Several executions have begun since, and it cannot be told which of them is this task's, "
+                f"if any: {', '.join(found.trigger_ids)}.",
+            )
+        (trigger_id,) = found.trigger_ids
+        self.log.warning(
+            "The receipt of the request for job %s is missing. One execution has begun since, and is taken "
+            "for the one that was asked for (trigger id %s).",
+            self._job_id,
+            trigger_id,
+        )
+        self._memory.try_to_keep(replace(record, trigger_id=trigger_id))
+        return trigger_id
+
+    def _uncertain(self, record: Record, why: str) -> SubmissionUncertain:
+        self._memory.try_to_keep(replace(record, closed=True))
+        asked_at = record.asked_at.isoformat(timespec="seconds")
+        return SubmissionUncertain(
+            f"TimeXtender was asked to queue job {self._job_id} at {asked_at}, and it is not known whether "
+            f"it did. {why} It is not asked again, as that could run the load twice. {HOW_TO_DECIDE}"
+        )
+
+    def attach(self) -> str | None:
+        """Return the trigger id of the execution that the job is busy with, ``None`` if it is idle by now.
+
+        :raises JobBusy: if that execution cannot be told, or followed.
+        """
+        began = time.monotonic()
+        known: set[str | None] | None = None
+        idle_since: datetime | None = None
+        while True:
+            status, executions, now = self._hook.survey(self._job_id)
+            ids = [execution.trigger_id for execution in executions]
+            known = set(ids) if known is None else known
+            running = {e.trigger_id for e in executions if e.state in _UNENDED and e.end is None}
+            # What a log shows only at its end, or late, is found there then.
+            shown = running or {id_ for id_ in ids if id_ not in known}
+            if len(shown) == 1 and None not in shown:
+                return self._attached(Record.of(status, executions, self._memory.clears, now), shown.pop())
+            if len(shown) > 1:
+                raise JobBusy(
+                    f"Several executions of job {self._job_id} are running, and it is not clear which of "
+                    f"them to attach to: {', '.join(map(str, shown))}."
+                )
+            idle_since = None if judge_job(status) else idle_since or now
+            if idle_since and (now - idle_since).total_seconds() >= min(self._start_timeout, LOG_LAG):
+                return None
+            if time.monotonic() - began > self._timeout:
+                raise JobBusy(
+                    f"Job {self._job_id} has been busy for {for_people(self._timeout)}, and its log shows no "
+                    "execution to attach to."
+                )
+            time.sleep(self._interval)
+
+    def _attached(self, record: Record, trigger_id: str | None) -> str:
+        if trigger_id is None or trigger_id == BLANK_GUID:
+            raise JobBusy(
+                f"The running execution of job {self._job_id} was started by hand. It has no trigger id, so "
+                "that its outcome cannot be told; if_running='wait' waits for its end."
+            )
+        self.log.warning(
+            "Job %s is running already. This task attaches to that execution, and reports its outcome as its "
+            "own (trigger id %s).",
+            self._job_id,
+            trigger_id,
+        )
+        self._memory.keep(replace(record, trigger_id=trigger_id))
+        return trigger_id

@@ -1,0 +1,731 @@
+"""A job is queued exactly once over all tries of a task, against the simulator."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowTaskTimeout,
+    TaskDeferred,
+)
+
+from airflow_provider_timextender import durable, errors, operators
+from airflow_provider_timextender.durable import KEY
+from airflow_provider_timextender.hooks import TimeXtenderHook
+from airflow_provider_timextender.operators import ExecuteJobOperator
+from airflow_provider_timextender.simulator import Fault, Simulator
+from airflow_provider_timextender.simulator.faults import Kind
+
+from .conftest import Store, TaskInstance, after_submission, context_of
+from .running import DEFERRABLE, SHARES, live
+
+pytestmark = pytest.mark.usefixtures("_task_log", "_short")
+
+needs_store = pytest.mark.skipif(not SHARES, reason="the task state store came with Airflow 3.3")
+MODES = ["worker", *DEFERRABLE]
+
+
+class Died(BaseException):
+    """The end of a worker's process, as far as one process can play it."""
+
+
+@pytest.fixture
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("airflow_provider_timextender.verdict.LOG_LAG", 0.3)
+    monkeypatch.setattr(durable, "LOG_LAG", 0.3)
+    monkeypatch.setattr(operators, "MAX_PAUSE", 0.05)
+
+
+class Task:
+    """One task of one DAG run: its tries, clears and what Airflow keeps of it."""
+
+    def __init__(self, *, retries: int = 3, store: Store | None = None, **arguments: Any) -> None:
+        self.retries = retries
+        self.store = store
+        self.arguments = {
+            "job_name": "load",
+            "poll_interval": 0.05,
+            "start_timeout": 0.5,
+            "max_unreachable": 5,
+            "wait_for_completion": True,
+            "retries": retries,
+            **arguments,
+        }
+        self.tries = 0
+        self.max_tries = retries
+        self.clears = 0
+        self.ti = TaskInstance()
+
+    def make(self) -> ExecuteJobOperator:
+        return ExecuteJobOperator(task_id="t", **self.arguments)
+
+    def context(self) -> Any:
+        self.tries += 1
+        self.ti = TaskInstance()
+        self.ti.try_number, self.ti.max_tries = self.tries, self.max_tries
+        dag_run = SimpleNamespace(clear_number=self.clears, start_date=self.ti.start_date)
+        return {**context_of(self.ti, self.store), "dag_run": dag_run}
+
+    def run(self, mode: str = "worker") -> Any:
+        """Run one try."""
+        self.arguments["deferrable"] = mode in DEFERRABLE
+        context = self.context()
+        return live(self.make, self.ti, mode, context)
+
+    def clear(self) -> None:
+        self.max_tries = self.tries + self.retries
+        self.clears += 1
+
+
+def die_after_the_post(monkeypatch: pytest.MonkeyPatch) -> None:
+    execute = TimeXtenderHook.execute_job
+
+    def execute_and_die(self: Any, *args: Any, **kwargs: Any) -> Any:
+        execute(self, *args, **kwargs)
+        monkeypatch.setattr(TimeXtenderHook, "execute_job", execute)
+        raise Died
+
+    monkeypatch.setattr(TimeXtenderHook, "execute_job", execute_and_die)
+
+
+def the_last(simulator: Simulator) -> str:
+    return simulator.world.executions[-1].trigger_id
+
+
+# --- a worker dies ---
+
+
+@needs_store
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("duration", [0.0, 0.5])
+def test_r03_r04_a_retry_after_a_death_right_after_the_post_goes_on_with_its_execution(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch, mode: str, duration: float
+) -> None:
+    simulator.job("load").duration = duration
+    task = Task(store=Store())
+    die_after_the_post(monkeypatch)
+    with pytest.raises(Died):
+        task.run(mode)
+    assert task.run(mode) == the_last(simulator)
+    assert task.ti.xcoms["trigger_id"] == the_last(simulator)
+    assert simulator.count("execute") == 1
+
+
+@needs_store
+def test_r03_without_waiting_as_well(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = Task(store=Store(), wait_for_completion=False)
+    die_after_the_post(monkeypatch)
+    with pytest.raises(Died):
+        task.run()
+    assert task.run() == the_last(simulator)
+    assert simulator.count("execute") == 1
+
+
+@needs_store
+def test_r03_a_death_before_the_post_is_no_submission(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = Task(store=Store())
+    keep = durable.Memory.keep
+
+    def keep_and_die(self: Any, record: Any) -> None:
+        keep(self, record)
+        monkeypatch.setattr(durable.Memory, "keep", keep)
+        raise Died
+
+    monkeypatch.setattr(durable.Memory, "keep", keep_and_die)
+    with pytest.raises(Died):
+        task.run()
+    assert simulator.count("execute") == 0
+    assert task.run() == the_last(simulator)
+    assert simulator.count("execute") == 1
+    assert "was about to queue the job, and did not" in caplog.text
+
+
+@needs_store
+def test_r03_a_death_during_the_wait(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = Task(store=Store())
+    with monkeypatch.context() as patch:
+        patch.setattr(TimeXtenderHook, "look", lambda *_, **__: (_ for _ in ()).throw(Died()))
+        with pytest.raises(Died):
+            task.run()
+    assert task.run() == the_last(simulator)
+    assert simulator.count("execute") == 1
+
+
+@needs_store
+def test_r08_a_death_after_the_failure_of_the_execution_lets_the_retry_queue_it_anew(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    simulator.job("load").outcome = "failed"
+    task = Task(store=Store())
+    die_after_the_post(monkeypatch)
+    with pytest.raises(Died):
+        task.run()
+    time.sleep(0.4)
+    simulator.job("load").outcome = "succeeded"
+    assert task.run() == the_last(simulator)
+    assert simulator.count("execute") == 2
+    assert "The execution of an earlier try has failed: TimeXtender job" in caplog.text
+
+
+@needs_store
+def test_r04_a_lost_trigger_is_retried_and_followed(simulator: Simulator) -> None:
+    task = Task(store=Store(), deferrable=True)
+    context = task.context()
+    with pytest.raises(TaskDeferred):
+        task.make().execute(context)
+    task.ti.xcom_pull = lambda key, **_: task.ti.xcoms[key]  # type: ignore[attr-defined]
+    told = {"error": "Trigger failure", "traceback": ["boom"]}
+    with pytest.raises(errors.TriggerLost, match="Another try of this task goes on with this execution"):
+        task.make().resume_execution("__fail__", told, context)
+    assert task.run() == the_last(simulator)
+    assert simulator.count("execute") == 1
+
+
+@needs_store
+def test_r09_an_api_that_stays_away_for_too_long_is_a_case_for_the_next_try(simulator: Simulator) -> None:
+    task = Task(store=Store(), max_unreachable=0.2)
+    after_submission(simulator, lambda: simulator.fault("status", always=Fault("status", status=503)))
+    with pytest.raises(errors.ServerError, match=r"HTTP 503.*goes on with this execution"):
+        task.run()
+    simulator.heal()
+    assert task.run() == the_last(simulator)
+    assert simulator.count("execute") == 1
+
+
+@needs_store
+def test_execution_timeout_before_it_is_clear_is_a_case_for_the_next_try(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = Task(store=Store())
+    execute = TimeXtenderHook.execute_job
+
+    def too_slow(self: Any, *args: Any, **kwargs: Any) -> Any:
+        execute(self, *args, **kwargs)
+        raise AirflowTaskTimeout("Timeout")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TimeXtenderHook, "execute_job", too_slow)
+        with pytest.raises(AirflowTaskTimeout):
+            task.run()
+    assert task.run() == the_last(simulator)
+    assert simulator.count("execute") == 1
+
+
+# --- clears, and retries after a failure ---
+
+
+@needs_store
+@pytest.mark.parametrize("wait", [True, False])
+@pytest.mark.parametrize("mode", MODES)
+def test_r06_a_cleared_task_runs_anew(simulator: Simulator, mode: str, wait: bool) -> None:
+    task = Task(store=Store(), wait_for_completion=wait)
+    first = task.run(mode)
+    task.clear()
+    second = task.run(mode)
+    assert [first, second] == [e.trigger_id for e in simulator.world.executions]
+    assert simulator.count("execute") == 2
+
+
+@needs_store
+def test_r06_a_task_that_the_triggerer_has_ended_runs_anew_when_it_is_cleared(simulator: Simulator) -> None:
+    task = Task(store=Store(), deferrable=True)
+    with pytest.raises(TaskDeferred):
+        task.make().execute(task.context())
+    simulator.finish()
+    task.clear()
+    assert task.run() == the_last(simulator)
+    assert simulator.count("execute") == 2
+
+
+@needs_store
+def test_r06_a_try_after_success_that_was_not_cleared_returns_the_same(simulator: Simulator) -> None:
+    # The worker dies when all is done, but before Airflow knows.
+    task = Task(store=Store())
+    assert task.run() == task.run() == the_last(simulator)
+    assert simulator.count("execute") == 1
+
+
+@needs_store
+def test_a_task_that_is_cleared_while_its_execution_runs_goes_on_with_that(simulator: Simulator) -> None:
+    simulator.job("load").duration = 60
+    task = Task(store=Store(), deferrable=True)
+    with pytest.raises(TaskDeferred):
+        task.make().execute(task.context())
+    task.clear()
+    threading.Timer(0.5, simulator.finish).start()
+    assert task.run() == the_last(simulator)
+    assert simulator.count("execute") == 1
+
+
+@needs_store
+def test_a_clear_of_another_task_is_none_of_ours(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = Task(store=Store())
+    die_after_the_post(monkeypatch)
+    with pytest.raises(Died):
+        task.run()
+    simulator.finish()
+    task.clears += 1
+    assert task.run() == the_last(simulator)
+    assert simulator.count("execute") == 1
+
+
+@needs_store
+def test_a_cleared_task_whose_log_is_gone_runs_anew(simulator: Simulator) -> None:
+    task = Task(store=Store(), deferrable=True, start_timeout=0.1)
+    with pytest.raises(TaskDeferred):
+        task.make().execute(task.context())
+    simulator.finish()
+    simulator.fault("execution logs", Fault("body", body="[]"))
+    time.sleep(0.1)
+    task.clear()
+    assert task.run() == the_last(simulator)
+    assert simulator.count("execute") == 2
+
+
+@needs_store
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("outcome", ["failed", "never starts"])
+def test_r08_a_retry_after_a_failed_execution_queues_it_anew(
+    simulator: Simulator, mode: str, outcome: Any
+) -> None:
+    task = Task(store=Store())
+    simulator.job("load").outcome = outcome
+    with pytest.raises(errors.JobError):
+        task.run(mode)
+    assert KEY not in (task.store or Store()).kept
+    simulator.job("load").outcome = "succeeded"
+    assert task.run(mode) == the_last(simulator)
+    assert simulator.count("execute") == 2
+
+
+@needs_store
+def test_a_task_that_runs_another_job_now_does_not_wait_for_the_former(simulator: Simulator) -> None:
+    from airflow_provider_timextender.simulator import Job
+
+    other = Job("other", duration=0, pickup=0)
+    simulator.world.jobs[other.id] = other
+    store = Store()
+    first = Task(store=store)
+    with pytest.raises(TaskDeferred):
+        ExecuteJobOperator(task_id="t", **{**first.arguments, "deferrable": True}).execute(first.context())
+    second = Task(store=store, job_name="other")
+    assert second.run() == the_last(simulator)
+    assert simulator.world.executions[-1].job is other
+
+
+@needs_store
+@pytest.mark.parametrize("stored", ["x", {}, {"job_id": "load"}, 7])
+def test_a_record_that_is_not_understood_is_not_guessed(simulator: Simulator, stored: Any) -> None:
+    task = Task(store=Store())
+    assert task.store is not None
+    task.store.kept[KEY] = stored
+    with pytest.raises(AirflowFailException, match=r"SubmissionUncertain: .* delete that entry and clear"):
+        task.run()
+    assert simulator.count("execute") == 0
+
+
+@needs_store
+def test_nothing_is_sent_if_it_cannot_be_kept_that_it_will_be(simulator: Simulator) -> None:
+    with pytest.raises(OSError, match="no space"):
+        Task(store=Store(broken=True)).run()
+    assert simulator.count("execute") == 0
+
+
+# --- the receipt is lost ---
+
+LOST: tuple[Kind, ...] = ("reset", "html", "cut", "wrong type", "status", "silence")
+
+
+@pytest.fixture
+def _impatient(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    import json
+
+    fields = simulator.connection()
+    fields["extra"]["timeout"] = 0.3
+    monkeypatch.setenv("AIRFLOW_CONN_TIMEXTENDER_DEFAULT", json.dumps(fields))
+
+
+@pytest.mark.usefixtures("_impatient")
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("fault", LOST)
+@pytest.mark.parametrize("store", [True, False])
+def test_r05_a_lost_receipt_is_made_up_for(
+    simulator: Simulator, fault: Kind, store: bool, mode: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    simulator.fault("execute", Fault(fault, taken=True, status=502 if fault == "status" else None))
+    task = Task(store=Store() if store and SHARES else None)
+    assert task.run(mode) == the_last(simulator)
+    assert simulator.count("execute") == 1
+    assert "is taken for the one that was asked for" in caplog.text
+
+
+@pytest.mark.usefixtures("_impatient")
+@pytest.mark.parametrize("fault", LOST)
+def test_r05_a_request_that_was_lost_is_sent_again_when_that_is_sure(
+    simulator: Simulator, fault: Kind
+) -> None:
+    simulator.fault("execute", Fault(fault, status=502 if fault == "status" else None))
+    taken = fault in ("cut", "wrong type")  # these faults spoil an answer that there is
+    assert Task(store=Store()).run() == the_last(simulator)
+    assert simulator.count("execute") == (1 if taken else 2)
+    assert len(simulator.world.executions) == 1
+
+
+def test_r05_it_is_not_sent_again_and_again(simulator: Simulator) -> None:
+    simulator.fault("execute", always=Fault("status", status=502))
+    with pytest.raises(errors.ServerError, match=r"HTTP 502.*tried twice; TimeXtender has queued nothing"):
+        Task().run()
+    assert simulator.count("execute") == 2
+
+
+def test_r05_what_cannot_be_told_apart_is_said(simulator: Simulator) -> None:
+    simulator.fault("execute", Fault("reset", taken=True))
+    after_submission(simulator, lambda: None)
+    queue = simulator.world.queue
+
+    def two(*args: Any, **kwargs: Any) -> Any:
+        simulator.world.queue = queue  # type: ignore[method-assign]
+        simulator.run("load")
+        return queue(*args, **kwargs)
+
+    simulator.world.queue = two  # type: ignore[method-assign]
+    task = Task(store=Store())
+    with pytest.raises(AirflowFailException) as caught:
+        task.run()
+    for execution in simulator.world.executions:
+        assert execution.trigger_id in str(caught.value)
+    assert "mark the task as success; if not, clear it" in str(caught.value)
+    assert simulator.count("execute") == 1
+    with pytest.raises(AirflowFailException, match="could not tell either"):
+        task.run()
+    if SHARES:
+        task.clear()
+        assert task.run() == the_last(simulator), "whoever clears it has decided"
+        assert simulator.count("execute") == 2
+
+
+def test_r05_a_log_that_could_not_be_read_before_tells_nothing_after(
+    simulator: Simulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    simulator.fault("logs", Fault("status", status=403))
+    simulator.fault("execute", Fault("reset", taken=True))
+    with pytest.raises(AirflowFailException, match="The job's log could not be read before"):
+        Task().run()
+    assert simulator.count("execute") == 1
+    assert "cannot be looked for" in caplog.text
+
+
+def test_r07_a_log_that_cannot_be_read_does_not_block_a_start(simulator: Simulator) -> None:
+    simulator.fault("logs", always=Fault("status", status=403))
+    assert Task(wait_for_completion=False).run() == the_last(simulator)
+
+
+def test_r11_a_job_without_any_log_yet_can_be_queued(simulator: Simulator) -> None:
+    simulator.fault("logs", Fault("status", status=404))
+    simulator.fault("execute", Fault("reset", taken=True))
+    assert Task().run() == the_last(simulator)
+
+
+@needs_store
+def test_r05_an_api_that_stays_away_while_it_is_looked_for_is_a_case_for_the_next_try(
+    simulator: Simulator,
+) -> None:
+    simulator.fault("execute", Fault("reset", taken=True))
+    after_submission(simulator, lambda: simulator.fault("status", always=Fault("status", status=503)))
+    task = Task(store=Store(), max_unreachable=0.2)
+    with pytest.raises(errors.ServerError):
+        task.run()
+    simulator.heal()
+    assert task.run() == the_last(simulator)
+    assert simulator.count("execute") == 1
+
+
+def test_r05_without_a_store_it_is_not(simulator: Simulator) -> None:
+    simulator.fault("execute", Fault("reset", taken=True))
+    after_submission(simulator, lambda: simulator.fault("status", always=Fault("status", status=503)))
+    with pytest.raises(AirflowFailException, match=r"SubmissionUncertain: .*could not be looked for: .*503"):
+        Task(max_unreachable=0.2).run()
+
+
+def test_r17_the_search_for_a_lost_receipt_is_finite(simulator: Simulator) -> None:
+    job = simulator.job("load")
+    job.duration, job.log_at_end = 60, True
+    simulator.fault("execute", Fault("reset", taken=True))
+    with pytest.raises(AirflowFailException, match=r"It was not clear after 0\.4 s"):
+        Task(timeout=0.4).run()
+
+
+@pytest.mark.parametrize("by", ["schedule", "hand"])
+def test_r02_what_ran_before_is_not_taken_for_ours(simulator: Simulator, by: Any) -> None:
+    simulator.job("load").pickup = 0
+    simulator.run("load", by=by)
+    simulator.job("load").duration = 0.5
+    simulator.run("load", by=by)
+    simulator.fault("execute", Fault("html", taken=True))
+    assert Task().run() == the_last(simulator)
+
+
+def test_r12_a_key_that_is_changed_while_it_is_looked_for_is_picked_up(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulator.fault("execute", Fault("reset", taken=True))
+
+    def change() -> None:
+        simulator.api_key = "tx-another-key"
+        monkeypatch.setenv("AIRFLOW_CONN_TIMEXTENDER_DEFAULT", simulator.connection_json())
+
+    after_submission(simulator, change)
+    assert Task().run() == the_last(simulator)
+
+
+# --- without a state store ---
+
+
+def test_r04_without_a_store_a_retry_looks_before_it_queues(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    simulator.job("load").duration = 0.2
+    task = Task()
+    die_after_the_post(monkeypatch)
+    with pytest.raises(Died):
+        task.run()
+    assert caplog.text.count("keeps no state of a task over its tries") == 1
+    with pytest.raises(AirflowFailException, match="An earlier try of this task may have queued"):
+        task.run()
+    time.sleep(0.4)
+    monkeypatch.setattr(Task, "context", began_long_ago(Task.context))
+    with pytest.raises(AirflowFailException, match=r"has begun since the DAG run did, and has not failed"):
+        task.run()
+    assert simulator.count("execute") == 1
+    task.clear()
+    assert task.run() == the_last(simulator), "whoever clears it has decided"
+    assert simulator.count("execute") == 2
+
+
+def began_long_ago(context_of_task: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def context(self: Any) -> Any:
+        made = context_of_task(self)
+        made["dag_run"].start_date = datetime.now(timezone.utc) - timedelta(hours=1)
+        return made
+
+    return context
+
+
+def test_r08_without_a_store_a_retry_after_a_failed_execution_queues_it_anew(simulator: Simulator) -> None:
+    simulator.job("load").outcome = "failed"
+    task = Task()
+    with pytest.raises(errors.JobFailed):
+        task.run()
+    simulator.job("load").outcome = "succeeded"
+    assert task.run() == the_last(simulator)
+    assert simulator.count("execute") == 2
+
+
+def test_without_retries_nothing_is_said_of_them(
+    simulator: Simulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    Task(retries=0).run()
+    assert "keeps no state" not in caplog.text
+
+
+# --- if_running ---
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_r07_submit_starts_it_beside_what_runs(simulator: Simulator, mode: str) -> None:
+    simulator.run("load")
+    assert Task().run(mode) == the_last(simulator)
+    assert simulator.count("execute") == 1
+
+
+@pytest.mark.parametrize("by", ["schedule", "hand"])
+@pytest.mark.parametrize("wait", [True, False])
+def test_r07_fail_sends_nothing_while_the_job_is_busy(simulator: Simulator, by: Any, wait: bool) -> None:
+    simulator.run("load", by=by)
+    task = Task(if_running="fail", wait_for_completion=wait)
+    with pytest.raises(errors.JobBusy, match=r"was not queued, as if_running says. The job is \w+\."):
+        task.run()
+    assert simulator.count("execute") == 0
+    simulator.finish()
+    assert Task(if_running="fail", wait_for_completion=wait).run() == the_last(simulator)
+
+
+def test_r07_a_status_that_is_not_understood_is_not_idle(simulator: Simulator) -> None:
+    simulator.fault("status", Fault("unknown word"))
+    with pytest.raises(errors.JobBusy, match="'Hibernating'"):
+        Task(if_running="fail").run()
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("wait", [True, False])
+@pytest.mark.parametrize("outcome", ["succeeded", "failed"])
+def test_r07_wait_lets_the_other_end_and_reports_its_own(
+    simulator: Simulator, mode: str, wait: bool, outcome: Any
+) -> None:
+    simulator.job("load").outcome = outcome
+    other = simulator.run("load")
+    simulator.job("load").outcome = "succeeded"
+    returned = Task(store=Store() if SHARES else None, if_running="wait", wait_for_completion=wait).run(mode)
+    assert returned == the_last(simulator) != other.trigger_id
+    (asked,) = [r for r in simulator.requests if r.route == "execute"]
+    assert asked.at > other.ended
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_r17_waiting_for_ones_turn_is_finite(simulator: Simulator, mode: str) -> None:
+    simulator.job("load").duration = 60
+    simulator.run("load")
+    with pytest.raises(errors.WaitTimeout):
+        Task(if_running="wait", timeout=0.4).run(mode)
+    assert simulator.count("execute") == 0
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_r07_the_turn_may_be_lost_to_somebody_else_and_is_waited_for_again(
+    simulator: Simulator, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulator.run("load")
+    passed = iter([True])
+
+    def let_another_pass(self: Any) -> None:
+        if next(passed, False):
+            simulator.run("load")
+
+    monkeypatch.setattr(ExecuteJobOperator, "_let_others_pass", let_another_pass)
+    assert Task(if_running="wait").run(mode) == the_last(simulator)
+    assert len(simulator.world.executions) == 3
+    assert simulator.world.executions[2].queued > simulator.world.executions[1].ended
+
+
+def test_r07_two_tasks_that_wait_for_the_same_turn_run_one_after_the_other(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operators, "MAX_PAUSE", 10.0)
+    job = simulator.job("load")
+    job.pickup, job.duration = 0.0, 0.4
+    simulator.run("load")
+    pauses = itertools.count(0)
+    monkeypatch.setattr("random.uniform", lambda *_: 0.2 * next(pauses))
+    returned: list[str] = []
+    tasks = [
+        threading.Thread(target=lambda: returned.append(Task(if_running="wait").run())) for _ in range(2)
+    ]
+    for thread in tasks:
+        thread.start()
+    for thread in tasks:
+        thread.join()
+    first, second = simulator.world.executions[1:]
+    assert sorted(returned) == sorted([first.trigger_id, second.trigger_id]), "each reports its own"
+    assert second.queued >= first.ended
+
+
+def test_r07_a_job_that_starts_between_the_look_and_the_post_runs_beside_ours(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Nothing can be done about that: the API cannot start a job only if it is idle. Each reports its own.
+    keep = durable.Memory.keep
+
+    def keep_and_let_another_start(self: Any, record: Any) -> None:
+        keep(self, record)
+        monkeypatch.setattr(durable.Memory, "keep", keep)
+        simulator.job("load").outcome = "failed"
+        simulator.run("load")
+        simulator.job("load").outcome = "succeeded"
+
+    monkeypatch.setattr(durable.Memory, "keep", keep_and_let_another_start)
+    assert Task(if_running="wait").run() == the_last(simulator)
+    assert len(simulator.world.executions) == 2
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("state", ["pending", "running", "shown at its end"])
+def test_r07_attach_reports_the_outcome_of_what_runs(
+    simulator: Simulator, mode: str, state: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = simulator.job("load")
+    job.duration = 0.6
+    job.pickup = 0.4 if state == "pending" else 0.0
+    job.log_at_end = state == "shown at its end"
+    other = simulator.run("load")
+    task = Task(if_running="attach")
+    assert task.run(mode) == other.trigger_id == task.ti.xcoms["trigger_id"]
+    assert simulator.count("execute") == 0
+    assert "attaches to that execution, and reports its outcome as its own" in caplog.text
+
+
+def test_r07_attach_fails_with_what_runs_and_the_retry_queues_its_own(simulator: Simulator) -> None:
+    simulator.job("load").outcome = "failed"
+    other = simulator.run("load")
+    task = Task(store=Store() if SHARES else None, if_running="attach")
+    with pytest.raises(errors.JobFailed, match=other.trigger_id):
+        task.run()
+    simulator.job("load").outcome = "succeeded"
+    assert task.run() == the_last(simulator)
+    assert simulator.count("execute") == 1
+
+
+def test_r07_attach_queues_the_job_if_nothing_runs(simulator: Simulator) -> None:
+    assert Task(if_running="attach").run() == the_last(simulator)
+    assert simulator.count("execute") == 1
+
+
+def test_r07_attach_says_what_it_cannot_follow(simulator: Simulator) -> None:
+    job = simulator.job("load")
+    job.duration, job.pickup = 60, 0
+    simulator.run("load", by="hand")
+    with pytest.raises(errors.JobBusy, match=r"started by hand.*if_running='wait'"):
+        Task(if_running="attach").run()
+    simulator.run("load")
+    with pytest.raises(errors.JobBusy, match="Several executions"):
+        Task(if_running="attach").run()
+    job.log_at_end = True
+    with pytest.raises(errors.JobBusy, match="shows no execution to attach to"):
+        Task(if_running="attach", timeout=0.2).run()
+    assert simulator.count("execute") == 0
+
+
+def test_r07_attach_queues_the_job_if_what_ran_has_left_no_trace(simulator: Simulator) -> None:
+    job = simulator.job("load")
+    job.pickup, job.duration, job.log_at_end = 0.3, 0.0, True
+    simulator.run("load", by="hand")
+    simulator.fault("logs", always=Fault("body", body="[]"))
+    task = Task(if_running="attach", wait_for_completion=False)
+    assert task.run() == the_last(simulator)
+    assert simulator.count("execute") == 1
+
+
+@needs_store
+@pytest.mark.parametrize("mode", MODES)
+def test_r07_a_try_that_dies_while_it_is_attached_is_retried_with_the_same_execution(
+    simulator: Simulator, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = simulator.job("load")
+    job.pickup, job.duration = 0, 0.8
+    other = simulator.run("load")
+    task = Task(store=Store(), if_running="attach")
+    with monkeypatch.context() as patch:
+        patch.setattr(TimeXtenderHook, "look", lambda *_, **__: (_ for _ in ()).throw(Died()))
+        with pytest.raises(Died):
+            task.run(mode)
+    assert task.run(mode) == other.trigger_id
+    assert simulator.count("execute") == 0
+
+
+def test_if_running_is_checked_before_anything_is_sent(simulator: Simulator) -> None:
+    with pytest.raises(
+        AirflowFailException, match="if_running is 'skip'; it takes submit, wait, attach, fail"
+    ):
+        Task(if_running="skip").run()
+    assert not simulator.requests
