@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import secrets
@@ -36,6 +37,19 @@ def until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
     return found
 
 
+def owner_of(port: int) -> int:
+    """Return the process that holds the TCP connection with a local port."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    (inode,) = [row[9] for row in rows if int(row[1].split(":")[1], 16) == port and row[3] == "01"]
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            if os.readlink(link) == f"socket:[{inode}]":
+                return int(link.parts[2])
+        except OSError:
+            continue
+    raise AssertionError(f"nobody holds port {port}")
+
+
 class Stack:
     """Airflow's components in a home of their own, started at ``with`` and ended after it."""
 
@@ -65,21 +79,24 @@ class Stack:
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
             "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "8",
             "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
-            **{f"AIRFLOW_CONN_{name.upper()}": value for name, value in connections.items()},
+            # A worker that dies is missed after seconds, and not after minutes.
+            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "10",
+            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
+            "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "2",
+            "AIRFLOW__LOGGING__LOGGING_LEVEL": "DEBUG",
+            "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
             **settings,
         }
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")}
         self._env = inherited | own
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._connections = connections
         self._token = ""
 
     def __enter__(self) -> Stack:
-        subprocess.run(
-            [sys.executable, "-m", "airflow", "db", "migrate"],
-            env=self._env,
-            capture_output=True,
-            check=True,
-        )
+        self._airflow("db", "migrate")
+        for name, value in self._connections.items():
+            self._airflow("connections", "add", name, "--conn-json", value)
         try:
             for name in COMPONENTS:
                 self.start(name)
@@ -97,6 +114,11 @@ class Stack:
     ) -> None:
         for name in list(self._processes):
             self.kill(name, signal.SIGTERM)
+
+    def _airflow(self, *arguments: str) -> None:
+        subprocess.run(
+            [sys.executable, "-m", "airflow", *arguments], env=self._env, capture_output=True, check=True
+        )
 
     def start(self, name: str) -> None:
         """Start a component, as the leader of a process group of its own."""
@@ -121,6 +143,17 @@ class Stack:
             except subprocess.TimeoutExpired:
                 continue
         process.wait()
+
+    def kill_worker(self, port: int) -> None:
+        """Kill the task's process that holds a TCP connection, and the worker that it belongs to.
+
+        :param port: the connection's local port.
+        """
+        pid = owner_of(port)
+        while pid != self._processes["scheduler"].pid:
+            parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+            os.kill(pid, signal.SIGKILL)
+            pid = parent
 
     def _healthy(self) -> bool:
         try:

@@ -556,7 +556,7 @@ def end_when_looked_at(simulator: Simulator) -> None:
         simulator.finish()
         return seen
 
-    simulator.world.status = status_and_end  # type: ignore[method-assign]
+    simulator.world.status = status_and_end  # type: ignore[assignment, method-assign]
 
 
 @pytest.mark.parametrize("mode", MODES)

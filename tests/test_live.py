@@ -18,7 +18,7 @@ import pytest
 
 from airflow_provider_timextender.simulator import Job, Simulator
 
-from .conftest import API_KEY, shows_key
+from .conftest import API_KEY, after_submission, shows_key
 from .running import SHARES
 from .stack import Stack, until
 
@@ -29,12 +29,17 @@ pytestmark = [
 
 COUNT = int(os.environ.get("LIVE_TASKS", "12"))
 PATIENCE = 60 + 2 * COUNT
+CRASHES = 5
 
 
 @pytest.fixture(scope="module")
 def simulator() -> Iterator[Simulator]:
     jobs = [Job(f"job {number}", pickup=0.2, duration=3600) for number in range(COUNT)]
-    with Simulator([*jobs, Job("watched", pickup=0.1, duration=0.1)], api_key=API_KEY) as simulator:
+    jobs += [Job(name, pickup=0.1, duration=0.1) for name in ("watched", "retried")]
+    for number in range(CRASHES):
+        # Some are over before the next try looks, others are not.
+        jobs += [Job(f"{name} {number}", duration=10 * number) for name in ("worker", "deferrable")]
+    with Simulator(jobs, api_key=API_KEY) as simulator:
         yield simulator
 
 
@@ -45,7 +50,9 @@ def airflow(simulator: Simulator, tmp_path_factory: pytest.TempPathFactory) -> I
     connections = {"timextender_default": simulator.connection_json()}
     with Stack(home, dags, connections, LIVE_TASKS=str(COUNT)) as stack:
         yield stack
-    for path in [*home.glob("*.out"), *home.rglob("*.log"), home / "airflow.db"]:
+    files = [path for path in home.rglob("*") if path.is_file()]
+    assert {"airflow.db", "scheduler.out", "triggerer.out"} <= {path.name for path in files}
+    for path in files:  # the connection stands in the database, encrypted
         assert not shows_key(path.read_bytes().decode(errors="replace")), f"R34: {path}"
 
 
@@ -172,3 +179,57 @@ def test_each_execution_outside_airflow_starts_one_run_through_the_death_of_the_
     time.sleep(5)
     assert sorted(told()) == sorted(execution.trigger_id for execution in executions)
     assert len(airflow.runs("live_watched")) == len(executions), "each has a run of its own"
+
+
+def test_r03_r04_workers_that_are_killed_right_after_the_post_start_no_load_twice(
+    airflow: Stack, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(simulator.world, "queue", simulator.world.queue)  # is put back
+    killed: list[str] = []
+
+    def kill() -> None:
+        request = simulator.requests[-1]
+        if request.path not in killed:
+            killed.append(request.path)
+            airflow.kill_worker(request.connection)
+
+    after_submission(simulator, kill)
+    started = len(simulator.world.executions)
+    run_id = airflow.trigger("live_crash")
+    assert airflow.wait("live_crash", run_id, 240) == "success"
+    executions = simulator.world.executions[started:]
+    assert len(killed) == len(executions) == 2 * CRASHES, "each worker was killed, and no load started twice"
+    assert airflow.states("live_crash", run_id) == {"success": 2 * CRASHES}
+    found = xcoms(airflow, run_id)
+    for task in ("worker", "deferrable"):
+        for number in range(CRASHES):
+            (execution,) = [e for e in executions if e.job.name == f"{task} {number}"]
+            for key in ("return_value", "trigger_id"):
+                assert found[task, number, key] == execution.trigger_id, "as if nothing had happened"
+    tries = airflow.query("SELECT DISTINCT try_number FROM task_instance WHERE run_id = ?", run_id)
+    assert tries == [(2,)]
+    assert airflow.task_log("live_crash", run_id).count("is taken for the one that was asked for") == len(
+        killed
+    )
+
+
+def test_r06_r08_a_failed_execution_is_retried_and_a_cleared_task_runs_anew(
+    airflow: Stack, simulator: Simulator
+) -> None:
+    def executions() -> list[str]:
+        return [e.trigger_id for e in simulator.world.executions if e.job.name == "retried"]
+
+    simulator.job("retried").outcome = "failed"
+    run_id = airflow.trigger("live_retry")
+    until(executions, 60, "the first try")
+    simulator.job("retried").outcome = "succeeded"
+    assert airflow.wait("live_retry", run_id, 90) == "success"
+    assert len(executions()) == 2, "R8: a failed execution and a retry are two"
+    assert xcoms(airflow, run_id)["load", -1, "return_value"] == executions()[1]
+
+    clear = {"dry_run": False, "dag_run_id": run_id, "only_failed": False, "reset_dag_runs": True}
+    airflow.ask("/api/v2/dags/live_retry/clearTaskInstances", clear)
+    until(lambda: len(executions()) == 3, 60, "the cleared task's execution")
+    assert airflow.wait("live_retry", run_id, 90) == "success"
+    assert len(executions()) == 3, "R6: success and clear are one more"
+    assert xcoms(airflow, run_id)["load", -1, "return_value"] == executions()[2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import Asset, AssetWatcher, dag, task
@@ -12,6 +13,7 @@ from airflow_provider_timextender.sensors import JobStatusSensor
 from airflow_provider_timextender.triggers import JobFinishedTrigger
 
 COUNT = int(os.environ.get("LIVE_TASKS", "12"))
+CRASHES = 5
 
 
 @dag(schedule=None, catchup=False)
@@ -65,6 +67,35 @@ def live_failure() -> None:
     )
 
 
+@dag(schedule=None, catchup=False)
+def live_crash() -> None:
+    """Queue jobs on workers that die right after it, and others that do not."""
+    for deferrable in (False, True):
+        name = "deferrable" if deferrable else "worker"
+        ExecuteJobOperator.partial(
+            task_id=name,
+            wait_for_completion=True,
+            deferrable=deferrable,
+            poll_interval=1,
+            retries=2,
+            retry_delay=timedelta(seconds=1),
+        ).expand(job_name=[f"{name} {number}" for number in range(CRASHES)])
+
+
+@dag(schedule=None, catchup=False)
+def live_retry() -> None:
+    """Run a job that fails once, in a task that is retried, and that somebody clears after its success."""
+    ExecuteJobOperator(
+        task_id="load",
+        job_name="retried",
+        wait_for_completion=True,
+        deferrable=True,
+        poll_interval=1,
+        retries=1,
+        retry_delay=timedelta(seconds=1),
+    )
+
+
 watched = Asset(
     "live_watched",
     watchers=[
@@ -88,4 +119,6 @@ live_many()
 live_pool()
 live_sensor()
 live_failure()
+live_crash()
+live_retry()
 live_watched()
