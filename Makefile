@@ -29,10 +29,10 @@ demo: $(INSTALLED) ## Run an example DAG in real Airflow against the simulator (
 test-live: $(INSTALLED) ## Run the tests in a live Airflow only (LIVE_TASKS=500 lets as many tasks wait)
 	$(BIN)/python -m pytest -m live -s
 
-test: $(INSTALLED) ## Run all tests; api.py and verdict.py must be covered entirely
+test: $(INSTALLED) ## Run all tests; api.py, verdict.py and submission.py must be covered entirely
 	$(BIN)/python -m pytest --cov --cov-report=
 	$(BIN)/python -m coverage report --fail-under=100 --show-missing \
-		--include='*/airflow_provider_timextender/api.py,*/airflow_provider_timextender/verdict.py'
+		--include='*/airflow_provider_timextender/api.py,*/verdict.py,*/submission.py'
 	$(BIN)/python -m coverage report --skip-covered
 
 test-oldest: ## Run all tests on the oldest Airflow, which needs Python 3.10 to 3.12

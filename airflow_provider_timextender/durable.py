@@ -133,6 +133,7 @@ class DurableSubmit:
         logger: Any,
         *,
         job_id: str,
+        job_name: str | None,
         interval: float,
         start_timeout: float,
         timeout: float,
@@ -141,6 +142,7 @@ class DurableSubmit:
         self._memory = memory
         self.log = logger
         self._job_id = job_id
+        self._job = f"TimeXtender job {job_name!r} ({job_id})" if job_name else f"TimeXtender job {job_id}"
         self._interval = interval
         self._start_timeout = start_timeout
         self._timeout = timeout
@@ -189,8 +191,8 @@ class DurableSubmit:
             self.log.warning("The execution of an earlier try has failed: %s", verdict.why)
             return False
         self.log.warning(
-            "Job %s is not queued again: this try goes on with an earlier one's execution (trigger id %s).",
-            self._job_id,
+            "%s is not queued again: this try goes on with an earlier one's execution (trigger id %s).",
+            self._job,
             trigger_id,
         )
         return True
@@ -210,7 +212,7 @@ class DurableSubmit:
             why = f"Execution {last.trigger_id} has begun since the DAG run did, and has not failed."
         if why is not None:
             raise SubmissionUncertain(
-                f"An earlier try of this task may have queued job {self._job_id}. {why} It is not queued "
+                f"An earlier try of this task may have queued {self._job}. {why} It is not queued "
                 f"again, as that could run the load twice. {HOW_TO_DECIDE}"
             )
 
@@ -237,8 +239,8 @@ class DurableSubmit:
             else:
                 self._memory.try_to_keep(replace(self._asked, trigger_id=receipt.trigger_id))
                 self.log.info(
-                    "Queued TimeXtender job %s, trigger id %s. %s",
-                    self._job_id,
+                    "Queued %s, trigger id %s. %s",
+                    self._job,
                     receipt.trigger_id,
                     plain(receipt.message or ""),
                 )
@@ -255,7 +257,7 @@ class DurableSubmit:
         """Look at the job and keep that it is about to be queued."""
         status = self._hook.get_job_status(self._job_id)
         if alone and (busy := judge_job(status)) is not None:
-            raise JobBusy(f"TimeXtender job {self._job_id} was not queued, as if_running says. {busy.why}")
+            raise JobBusy(f"{self._job} was not queued, as if_running says. {busy.why}")
         executions = None
         try:
             executions = self._hook.executions_so_far(self._job_id)
@@ -297,9 +299,9 @@ class DurableSubmit:
             )
         (trigger_id,) = found.trigger_ids
         self.log.warning(
-            "The receipt of the request for job %s is missing. One execution has begun since, and is taken "
+            "The receipt of the request for %s is missing. One execution has begun since, and is taken "
             "for the one that was asked for (trigger id %s).",
-            self._job_id,
+            self._job,
             trigger_id,
         )
         self._memory.try_to_keep(replace(record, trigger_id=trigger_id))
@@ -309,8 +311,8 @@ class DurableSubmit:
         self._memory.try_to_keep(replace(record, closed=True))
         asked_at = record.asked_at.isoformat(timespec="seconds")
         return SubmissionUncertain(
-            f"TimeXtender was asked to queue job {self._job_id} at {asked_at}, and it is not known whether "
-            f"it did. {why} It is not asked again, as that could run the load twice. {HOW_TO_DECIDE}"
+            f"{self._job} was to be queued at {asked_at}, and it is not known whether "
+            f"it was. {why} It is not queued again, as that could run the load twice. {HOW_TO_DECIDE}"
         )
 
     def attach(self) -> str | None:
@@ -332,7 +334,7 @@ class DurableSubmit:
                 return self._attached(Record.of(status, executions, self._memory.clears, now), shown.pop())
             if len(shown) > 1:
                 raise JobBusy(
-                    f"Several executions of job {self._job_id} are running, and it is not clear which of "
+                    f"Several executions of {self._job} are running, and it is not clear which of "
                     f"them to attach to: {', '.join(map(str, shown))}."
                 )
             idle_since = None if judge_job(status) else idle_since or now
@@ -340,7 +342,7 @@ class DurableSubmit:
                 return None
             if time.monotonic() - began > self._timeout:
                 raise JobBusy(
-                    f"Job {self._job_id} has been busy for {for_people(self._timeout)}, and its log shows no "
+                    f"{self._job} has been busy for {for_people(self._timeout)}, and its log shows no "
                     "execution to attach to."
                 )
             time.sleep(self._interval)
@@ -348,13 +350,13 @@ class DurableSubmit:
     def _attached(self, record: Record, trigger_id: str | None) -> str:
         if trigger_id is None or trigger_id == BLANK_GUID:
             raise JobBusy(
-                f"The running execution of job {self._job_id} was started by hand. It has no trigger id, so "
+                f"The running execution of {self._job} was started by hand. It has no trigger id, so "
                 "that its outcome cannot be told; if_running='wait' waits for its end."
             )
         self.log.warning(
-            "Job %s is running already. This task attaches to that execution, and reports its outcome as its "
+            "%s is running already. This task attaches to that execution, and reports its outcome as its "
             "own (trigger id %s).",
-            self._job_id,
+            self._job,
             trigger_id,
         )
         self._memory.keep(replace(record, trigger_id=trigger_id))

@@ -92,10 +92,10 @@ class ExecuteJobOperator(DefersMixin):
     The operator pushes the XComs ``job_id`` and ``trigger_id`` as soon as the job is queued, before it
     waits, and returns the trigger id.
 
-    The job is queued at most once per try. After that, the task is retried only if TimeXtender said that
-    the execution failed or never started: any other end (a timeout, an answer that is not understood, an
-    API that stays unreachable) fails the task without a retry, as the execution may still be running and
-    a retry would run the load a second time.
+    One run of the task starts one execution: another try goes on with the execution of the one before it,
+    wherever that was stopped, unless that execution has failed. This needs the task state store of Airflow
+    3.3 or later. Before, what goes wrong after the job is queued fails the task without a retry, and after
+    the death of a worker a retry can only look whether the job seems to have run.
 
     :param job_id: the job's guid (templated). :param job_name: its exact name instead (templated).
     :param timextender_conn_id: the Airflow connection (templated).
@@ -109,9 +109,13 @@ class ExecuteJobOperator(DefersMixin):
         started (templated).
     :param max_unreachable: for how many seconds in a row the API may give no good answer during the wait
         (templated).
+    :param if_running: what to do if the job is pending or running already (templated): ``submit`` it all the
+        same, ``wait`` until it is idle, for ``timeout`` at most, ``attach`` to that execution and report its
+        outcome, or ``fail``.
     :raises JobFailed: if the execution failed; the message holds TimeXtender's own and the last errors.
     :raises JobNeverStarted: if it did not start in time.
-    :raises AirflowFailException: for what a retry cannot heal, see above.
+    :raises JobBusy: if ``if_running`` did not let it be queued.
+    :raises AirflowFailException: for what a retry cannot heal, or would run the load a second time.
     """
 
     template_fields: Sequence[str] = (
@@ -240,6 +244,7 @@ class ExecuteJobOperator(DefersMixin):
             memory,
             self.log,
             job_id=job_id,
+            job_name=self.job_name,
             interval=limits.interval,
             start_timeout=limits.start_timeout,
             timeout=limits.timeout,
@@ -257,8 +262,6 @@ class ExecuteJobOperator(DefersMixin):
                     self._wait_for_turn(context, job_id, limits)
                 else:
                     raise
-        if self.job_name:
-            self.log.info("The job is %r.", self.job_name)
         return trigger_id
 
     def _look_before_a_blind_retry(self, context: Context, durable: DurableSubmit) -> None:

@@ -67,6 +67,7 @@ EXPECTED = {
     "example_timextender_many_jobs": {
         "extract[-1]", "load[0]", "load[1]", "load[2]", "refresh_reports[-1]"
     },
+    "example_timextender_exactly_once": {"load_sales[-1]"},
     "example_timextender_deferrable": {"load[0]", "load[1]", "wait_for_stock[-1]"},
     "example_timextender_job_finished": {"refresh_reports[-1]"},
 }  # fmt: skip

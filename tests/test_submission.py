@@ -1,0 +1,201 @@
+"""What a record of a submission tells when its receipt is missing: pure functions of what was seen."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_timextender.api import BLANK_GUID, Execution, ExecutionState, JobState, JobStatus
+from airflow_provider_timextender.errors import ContractError, InvalidInput
+from airflow_provider_timextender.submission import Clears, Found, Record, Search, last_started
+
+JOB = "3f2504e0-4f89-11d3-9a0c-0305e82c3301"
+T0 = datetime(2026, 1, 1, tzinfo=timezone.utc)
+START_TIMEOUT = 600.0
+
+guids = st.uuids().map(str)
+
+
+def after(seconds: float) -> datetime:
+    return T0 + timedelta(seconds=seconds)
+
+
+def status(state: JobState | None) -> JobStatus:
+    return JobStatus(JOB, state)
+
+
+def execution(trigger_id: str | None, start: float | None = 10, **given: Any) -> Execution:
+    begun = None if start is None else after(start)
+    return Execution(JOB, trigger_id, given.pop("state", ExecutionState.RUNNING), start=begun, **given)
+
+
+def record(*known: Execution, state: JobState = JobState.IDLE) -> Record:
+    return Record.of(status(state), list(known), Clears(2, 1), T0)
+
+
+def found(kept: Record, *looks: tuple[float, JobState, list[Execution]]) -> Found | None:
+    """Return what the last of some looks comes to; those before it must have come to nothing."""
+    search, outcome = Search.of(kept, START_TIMEOUT), None
+    for seconds, state, executions in looks:
+        assert outcome is None
+        search, outcome = search.after(status(state), executions, after(seconds))
+    return outcome
+
+
+OURS, THEIRS = str(uuid.UUID(int=1)), str(uuid.UUID(int=2))
+
+
+@given(
+    guids,
+    st.datetimes(timezones=st.just(timezone.utc)),
+    st.booleans(),
+    st.none() | st.lists(guids).map(tuple),
+    st.integers(0, 9),
+    st.integers(0, 99),
+    st.integers(0, 99),
+    st.none() | guids,
+    st.booleans(),
+)
+def test_a_record_comes_back_from_json_as_it_was(
+    job_id: str,
+    asked_at: datetime,
+    idle: bool,
+    known: Any,
+    unnamed: int,
+    tries: int,
+    clears: int,
+    trigger_id: str | None,
+    closed: bool,
+) -> None:
+    kept = Record(job_id, asked_at, idle, known, unnamed, Clears(tries, clears), trigger_id, closed)
+    assert Record.from_dict(json.loads(json.dumps(kept.to_dict()))) == kept
+
+
+def test_r39_a_record_is_stored_in_these_words() -> None:
+    # Tasks that wait while this package is upgraded have stored it in them.
+    kept = record(execution(THEIRS), execution(None), execution(BLANK_GUID))
+    assert kept.to_dict() == {
+        "job_id": JOB,
+        "asked_at": "2026-01-01T00:00:00+00:00",
+        "idle": True,
+        "known": [THEIRS],
+        "unnamed": 1,
+        "max_tries": 2,
+        "clear_number": 1,
+        "trigger_id": None,
+        "closed": False,
+    }
+
+
+@pytest.mark.parametrize(
+    "stored", [None, 1, "x", [], {}, {"job_id": JOB}, {**record().to_dict(), "asked_at": "yesterday"}]
+)
+def test_what_is_no_record_is_not_taken_for_one(stored: Any) -> None:
+    with pytest.raises(InvalidInput, match="no record of a submission"):
+        Record.from_dict(stored)
+
+
+def test_what_started_days_before_needs_not_be_remembered() -> None:
+    long_ago = execution(THEIRS, start=-2 * 24 * 3600)
+    assert record(long_ago).known == ()
+    assert found(record(long_ago), (0, JobState.IDLE, [long_ago])) is None
+    assert record(execution(THEIRS, start=None)).known == (THEIRS,), "it may have started at any time"
+
+
+def test_a_log_that_was_not_read_is_not_an_empty_one() -> None:
+    assert Record.of(status(JobState.IDLE), None, Clears(0), T0).known is None
+
+
+@pytest.mark.parametrize("state", [JobState.RUNNING, JobState.IDLE])
+def test_r05_one_that_has_begun_since_is_adopted_at_the_second_look(state: JobState) -> None:
+    ours = [execution(THEIRS), execution(BLANK_GUID), execution(OURS)]
+    looks = [(0.0, JobState.PENDING, ours[:2]), (30.0, state, ours), (60.0, state, ours)]
+    assert found(record(*ours[:2]), *looks) == Found((OURS,))
+
+
+def test_r05_a_clock_that_is_wrong_by_hours_changes_nothing() -> None:
+    for start in (-14 * 3600, 14 * 3600, None):
+        ours = [execution(OURS, start=start)]
+        assert found(record(), (0, JobState.RUNNING, ours), (30, JobState.RUNNING, ours)) == Found((OURS,))
+
+
+def test_r05_in_a_crowd_one_is_adopted_when_nothing_can_be_hidden_any_more() -> None:
+    # The job was busy when it was asked for, perhaps with one that the log did not show yet.
+    kept = record(state=JobState.RUNNING)
+    one = [execution(OURS)]
+    busy = [(float(n), JobState.RUNNING, one) for n in range(5)]
+    assert found(kept, *busy) is None
+    assert found(kept, *busy, (9, JobState.IDLE, one)) == Found((OURS,))
+    two = [*one, execution(THEIRS)]
+    assert found(kept, *busy, (9, JobState.IDLE, two)) == Found((OURS, THEIRS)), "who knows"
+
+
+def test_r05_nothing_was_queued_if_the_job_stays_idle_for_the_whole_start_timeout() -> None:
+    looks: list[tuple[float, JobState, list[Execution]]] = [
+        (float(n), JobState.IDLE, []) for n in range(0, 600, 30)
+    ]
+    assert found(record(), *looks) is None
+    assert found(record(), *looks, (600, JobState.IDLE, [])) == Found(())
+
+
+def test_r05_it_counts_from_when_the_job_was_last_busy() -> None:
+    other = execution(THEIRS)
+    kept = record(other, state=JobState.RUNNING)
+    looks = [(float(n), JobState.RUNNING, [other]) for n in range(0, 3600, 300)]
+    looks += [(float(n), JobState.IDLE, [other]) for n in range(3600, 3900, 30)]
+    assert found(kept, *looks) is None
+    assert found(kept, *looks, (4200, JobState.IDLE, [other])) == Found(())
+
+
+def test_r05_nobody_has_looked_for_hours_so_the_log_gets_a_moment() -> None:
+    assert found(record(), (7200, JobState.IDLE, [])) is None
+    assert found(record(), (7200, JobState.IDLE, []), (7231, JobState.IDLE, [])) == Found(())
+
+
+def test_r05_a_log_that_tells_no_trigger_ids_is_no_empty_one() -> None:
+    unnamed = execution(None)
+    looks = [(0.0, JobState.IDLE, [unnamed]), (700.0, JobState.IDLE, [unnamed])]
+    with pytest.raises(ContractError, match=r"vocabulary\.fields\.execution\.trigger_id"):
+        found(record(), *looks)
+    assert found(record(unnamed), *looks) == Found(()), "it was there before"
+
+
+@given(
+    known=st.lists(guids, max_size=4, unique=True),
+    new=st.lists(guids, max_size=3, unique=True),
+    idle=st.booleans(),
+    states=st.lists(st.sampled_from([*JobState, None]), min_size=1, max_size=8),
+    pause=st.floats(1, 2000),
+)
+def test_r05_whatever_is_seen_only_one_that_is_new_and_alone_is_adopted(
+    known: list[str], new: list[str], idle: bool, states: list[JobState | None], pause: float
+) -> None:
+    before = [execution(id_, start=-5) for id_ in known]
+    kept = record(*before, state=JobState.IDLE if idle else JobState.RUNNING)
+    search = Search.of(kept, START_TIMEOUT)
+    fresh = [id_ for id_ in new if id_ not in known]
+    shown = [*before, *(execution(id_) for id_ in fresh), execution(BLANK_GUID)]
+    for number, state in enumerate(states):
+        search, outcome = search.after(status(state), shown, after(number * pause))
+        if outcome is None:
+            continue
+        assert list(outcome.trigger_ids) == fresh
+        if not fresh:
+            assert state is JobState.IDLE
+            assert number * pause >= START_TIMEOUT
+        break
+
+
+def test_which_execution_started_last() -> None:
+    one, two = execution(OURS, start=5), execution(THEIRS, start=9)
+    others = [execution(BLANK_GUID, start=99), execution(None, start=99), execution(OURS, start=None)]
+    assert last_started([two, one, *others], None) is two
+    assert last_started([one, two], after(9)) is two
+    assert last_started([one, two], after(10)) is None
+    assert last_started(others, None) is None
