@@ -352,7 +352,7 @@ class Log:
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values, without ``raw``."""
         return {
-            "time": _iso(self.time),
+            "time": iso(self.time),
             "severity": self.severity,
             "message": self.message,
             "trigger_id": self.trigger_id,
@@ -392,13 +392,14 @@ class Execution:
             "job_id": self.job_id,
             "trigger_id": self.trigger_id,
             "state": self.state.value if self.state else None,
-            "start": _iso(self.start),
-            "end": _iso(self.end),
+            "start": iso(self.start),
+            "end": iso(self.end),
             "duration": self.duration,
         }
 
 
-def _iso(time: datetime | None) -> str | None:
+def iso(time: datetime | None) -> str | None:
+    """Return a time as ISO 8601, and nothing for none."""
     return time.isoformat() if time else None
 
 

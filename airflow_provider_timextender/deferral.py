@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
+from airflow_provider_timextender.api import iso
 from airflow_provider_timextender.polling import backstop
 from airflow_provider_timextender.verdict import Run
 
@@ -50,12 +50,12 @@ class DefersMixin(BaseOperator):
                 timextender_conn_id=self.timextender_conn_id,
                 job_id=run.job_id,
                 trigger_id=run.trigger_id,
-                completed_after=_iso(run.completed_after),
-                asked_at=_iso(run.asked_at),
+                completed_after=iso(run.completed_after),
+                asked_at=iso(run.asked_at),
                 start_timeout=run.start_timeout,
                 poll_interval=poll_interval,
                 timeout=timeout,
-                execution_deadline=_iso(deadline),
+                execution_deadline=iso(deadline),
                 max_unreachable=max_unreachable,
                 known_key=known_key,
                 end_with=None if maps or returns is None else self.end_with(returns),
@@ -117,7 +117,3 @@ class DefersMixin(BaseOperator):
     def execute_in_turn(self, context: Context, event: Any) -> Any:
         """Go on after a deferral that is not the last."""
         raise NotImplementedError
-
-
-def _iso(time: datetime | None) -> str | None:
-    return time.isoformat() if time else None

@@ -117,7 +117,7 @@ class ExecutionNotFound(TimeXtenderError):
 
 
 class WaitTimeout(TimeXtenderError):
-    """The limit of a wait is over, and the execution is not; it runs on in TimeXtender."""
+    """The limit of a wait is over, and what was waited for is not; it runs on in TimeXtender."""
 
 
 class TriggerLost(TimeXtenderError):

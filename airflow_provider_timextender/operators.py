@@ -29,7 +29,6 @@ from airflow_provider_timextender.errors import (
     JobBusy,
     JobError,
     TimeXtenderError,
-    TriggerLost,
     WaitTimeout,
 )
 from airflow_provider_timextender.hooks import TimeXtenderHook, no_vain_retry
@@ -101,7 +100,7 @@ class ExecuteJobOperator(DefersMixin):
     :param timextender_conn_id: the Airflow connection (templated).
     :param wait_for_completion: wait for the end of the execution (templated).
     :param deferrable: wait in the triggerer and not in the worker's slot; Airflow's ``[operators]
-        default_deferrable`` unless given. Without ``wait_for_completion`` it has no meaning.
+        default_deferrable`` unless given. Nothing is deferred where nothing is waited for.
     :param poll_interval: seconds between two looks (templated).
     :param timeout: seconds to wait for the end, from the submission on (templated); ``None`` stands for
         Airflow's ``[sensors] default_timeout``, which is seven days.
@@ -179,7 +178,10 @@ class ExecuteJobOperator(DefersMixin):
     def execute_in_turn(self, context: Context, event: Any) -> str:
         """Go on when the job is idle, after a deferral that waited for that."""
         with no_vain_retry():
-            result_of(event, "idle")
+            try:
+                result_of(event, "idle")
+            except WaitTimeout as error:
+                raise self._no_turn(error) from None
         self._let_others_pass()
         return self._queue_and_wait(context)
 
@@ -280,10 +282,7 @@ class ExecuteJobOperator(DefersMixin):
         began: datetime = context["ti"].start_date or datetime.now(timezone.utc)
         left = limits.timeout - (datetime.now(timezone.utc) - began).total_seconds()
         if left <= 0:
-            raise WaitTimeout(
-                f"TimeXtender job {job_id} was not queued: it was busy with other executions for "
-                f"{for_people(limits.timeout)}."
-            )
+            raise self._no_turn(f"others had it for {for_people(limits.timeout)}.")
         run = Run(job_id, None, datetime.now(timezone.utc))
         if self.deferrable:
             self.defer_to_trigger(
@@ -296,8 +295,16 @@ class ExecuteJobOperator(DefersMixin):
                 returns=None,
                 method_name="execute_in_turn",
             )
-        self._look_until_over(context, run, limits.interval, left)
+        try:
+            self._look_until_over(context, run, limits.interval, left)
+        except WaitTimeout as error:
+            raise self._no_turn(error) from None
         self._let_others_pass()
+
+    def _no_turn(self, why: object) -> WaitTimeout:
+        return WaitTimeout(
+            f"TimeXtender job {self.job_name or self.job_id} was not queued, as its turn did not come: {why}"
+        )
 
     def _let_others_pass(self) -> None:
         # All that wait for the same turn see it come in the same moment. The API cannot start a job only if
@@ -397,12 +404,9 @@ class ExecuteJobOperator(DefersMixin):
             why = f"its outcome could not be found out ({type(error).__name__}: {error})."
         stopped = f"Stopped waiting for TimeXtender job {job_id} (trigger id {trigger_id}): {why} "
         cause = None if isinstance(error, TimeXtenderError) else error
-        if (
-            memory.lasts
-            and isinstance(error, TimeXtenderError)
-            and (error.transient or isinstance(error, TriggerLost))
-        ):
-            raise type(error)(f"{stopped}Another try of this task goes on with this execution.") from cause
+        kind = type(error) if isinstance(error, TimeXtenderError) else TimeXtenderError
+        if memory.lasts and kind.retry_helps and not isinstance(error, WaitTimeout):
+            raise kind(f"{stopped}Another try of this task goes on with this execution.") from cause
         raise AirflowFailException(
             f"{stopped}The execution may still be running in TimeXtender, so this task is not retried."
         ) from cause

@@ -207,6 +207,19 @@ def test_r09_an_api_that_stays_away_for_too_long_is_a_case_for_the_next_try(simu
 
 
 @needs_store
+def test_r03_whatever_goes_wrong_during_the_wait_is_a_case_for_the_next_try(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = Task(store=Store())
+    with monkeypatch.context() as patch:
+        patch.setattr(TimeXtenderHook, "look", lambda *_, **__: [][0])
+        with pytest.raises(errors.TimeXtenderError, match=r"\(IndexError: .*goes on with this execution"):
+            task.run()
+    assert task.run() == the_last(simulator)
+    assert simulator.count("execute") == 1
+
+
+@needs_store
 def test_execution_timeout_before_it_is_clear_is_a_case_for_the_next_try(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -603,7 +616,7 @@ def test_r07_wait_lets_the_other_end_and_reports_its_own(
 def test_r17_waiting_for_ones_turn_is_finite(simulator: Simulator, mode: str) -> None:
     simulator.job("load").duration = 60
     simulator.run("load")
-    with pytest.raises(errors.WaitTimeout):
+    with pytest.raises(errors.WaitTimeout, match="load was not queued, as its turn did not come: "):
         Task(if_running="wait", timeout=0.4).run(mode)
     assert simulator.count("execute") == 0
 

@@ -328,7 +328,7 @@ def test_r12_a_key_that_was_never_accepted_ends_the_wait_at_once(crowd: Any) -> 
     assert simulator.count("status") == 1
     one.arguments.update(known_key=True, max_unreachable=0.3)
     assert fire(one)["error"] == "Refused"
-    assert simulator.count("status") > 3, "the submission had been accepted, so it was a passing refusal"
+    assert simulator.count("status") > 2, "the submission had been accepted, so it was a passing refusal"
 
 
 # --- limits ---
