@@ -152,10 +152,7 @@ class Client:
             if isinstance(error, Unreachable) and not error.sent:
                 raise
             problem = str(error)
-        raise SubmissionUncertain(
-            f"It is not known whether the job was queued: {problem} It is not sent again, as that could "
-            "run the load twice."
-        )
+        raise SubmissionUncertain(f"It is not known whether the job was queued: {problem}")
 
     def _send(self, call: Call[T], session: requests.Session) -> T:
         url = f"{self._settings.base_url}{call.path}"

@@ -87,8 +87,6 @@ class DefersMixin(BaseOperator):
     ) -> Any:
         """Resume after an event, or after Airflow has lost or ended the wait, which is told like an event."""
         event = (next_kwargs or {}).get("event")
-        if next_method == "execute_in_turn":
-            return self.execute_in_turn(context, event)
         if next_method == "__fail__":
             told = next_kwargs or {}
             if told.get("traceback"):
@@ -96,24 +94,17 @@ class DefersMixin(BaseOperator):
             timed_out = "timeout" in str(told.get("error")).lower()
             event = {
                 "job_id": self._pushed(context, "job_id"),
-                "trigger_id": self._pushed(context, "trigger_id"),
+                "trigger_id": self._pushed(context, "trigger_id", unknown="not known"),
                 "error": "WaitTimeout" if timed_out else "TriggerLost",
                 "message": f"Airflow ended the wait: {told.get('error')}.",
             }
-        return self.execute_complete(context, event)
+            next_method = "execute_complete"
+        return getattr(self, next_method)(context, event)
 
-    def _pushed(self, context: Context, key: str) -> Any:
+    def _pushed(self, context: Context, key: str, *, unknown: str | None = None) -> Any:
         ti: Any = context["ti"]
         try:
             return ti.xcom_pull(task_ids=self.task_id, key=key, map_indexes=ti.map_index)
         except Exception:
             self.log.warning("Could not pull the XCom %s", key, exc_info=True)
-            return None
-
-    def execute_complete(self, context: Context, event: Any) -> Any:
-        """Take what the trigger tells."""
-        raise NotImplementedError
-
-    def execute_in_turn(self, context: Context, event: Any) -> Any:
-        """Go on after a deferral that is not the last."""
-        raise NotImplementedError
+            return unknown

@@ -10,6 +10,7 @@ else than an undisturbed task does.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -24,14 +25,21 @@ from airflow_provider_timextender.errors import (
     TimeXtenderError,
 )
 from airflow_provider_timextender.hooks import TimeXtenderHook
-from airflow_provider_timextender.submission import Clears, Record, Search, last_started
+from airflow_provider_timextender.submission import (
+    Adopted,
+    NotQueued,
+    Record,
+    Search,
+    Tries,
+    is_unended,
+    last_started,
+)
 from airflow_provider_timextender.verdict import (
     LOG_LAG,
     Failed,
     Run,
     Succeeded,
     Waiting,
-    for_people,
     judge_job,
     plain,
 )
@@ -39,10 +47,11 @@ from airflow_provider_timextender.verdict import (
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-_UNENDED = (ExecutionState.RUNNING, None)
-
 KEY = "timextender_submission"
 """Where the task state store keeps the record."""
+
+LOG_PATIENCE = 60.0
+"""Seconds for which a log is tried to be read before a job is queued; then it is queued without."""
 
 HOW_TO_DECIDE = (
     "Look in TimeXtender whether the load has run. If it has, mark the task as success; if not, clear it, "
@@ -53,12 +62,15 @@ HOW_TO_DECIDE = (
 class Memory:
     """The record of a task's submission: in the task state store, if there is one, else for this try only."""
 
-    def __init__(self, context: Context, logger: Any) -> None:
+    def __init__(self, context: Context, logger: Any, retries: int) -> None:
+        ti: Any = context["ti"]
         dag_run: Any = context.get("dag_run")
         self._store: Any = context.get("task_state_store")
         self.log = logger
         self.record: Record | None = None
-        self.clears = Clears(context["ti"].max_tries or 0, getattr(dag_run, "clear_number", None) or 0)
+        self.tries = Tries(
+            ti.try_number, ti.max_tries or 0, retries, getattr(dag_run, "clear_number", None) or 0
+        )
 
     @property
     def lasts(self) -> bool:
@@ -71,7 +83,7 @@ class Memory:
         :raises SubmissionUncertain: if it cannot be read.
         """
         if self._store is None:
-            return self.record
+            return None
         stored = self._store.get(KEY)
         try:
             self.record = None if stored is None else Record.from_dict(stored)
@@ -84,7 +96,8 @@ class Memory:
             ) from None
 
     def keep(self, record: Record) -> None:
-        """Keep a record, or raise what keeps it from being kept."""
+        """Keep a record of this try, or raise what keeps it from being kept."""
+        record = replace(record, most=self.tries.most, clears=self.tries.clears)
         if self._store is not None:
             from airflow.sdk.execution_time.context import NEVER_EXPIRE
 
@@ -105,8 +118,8 @@ class Memory:
         except Exception:
             self.log.warning("Could not read the record of the submission", exc_info=True)
             return
-        if record is not None and not record.closed:
-            self.try_to_keep(replace(record, closed=True))
+        if record is not None and record.stage == "queued":
+            self.try_to_keep(replace(record, stage="done"))
 
     def forget(self) -> None:
         """Let the next try queue the job anew."""
@@ -121,7 +134,9 @@ class Memory:
 class DurableSubmit:
     """Queues a job for a task.
 
-    :param interval: seconds between two looks at the job, where it has to be looked for.
+    :param memory: what the tries of the task know of each other.
+    :param pause: called between two looks for an execution, with whether the job is busy and for how many
+        seconds it may be looked for; it lets time pass.
     :param start_timeout: seconds that the job must have been idle to be sure that nothing was queued.
     :param timeout: seconds after which a search is given up.
     """
@@ -134,7 +149,7 @@ class DurableSubmit:
         *,
         job_id: str,
         job_name: str | None,
-        interval: float,
+        pause: Callable[[bool, float], object],
         start_timeout: float,
         timeout: float,
     ) -> None:
@@ -143,9 +158,9 @@ class DurableSubmit:
         self.log = logger
         self._job_id = job_id
         self._job = f"TimeXtender job {job_name!r} ({job_id})" if job_name else f"TimeXtender job {job_id}"
-        self._interval = interval
+        self._pause = pause
         self._start_timeout = start_timeout
-        self._timeout = timeout
+        self._end = time.monotonic() + timeout
 
     def earlier(self) -> str | None:
         """Return the trigger id of an earlier try's execution, if this try is to go on with that.
@@ -155,25 +170,42 @@ class DurableSubmit:
         record = self._memory.recall()
         if record is None:
             return None
+        trigger_id = self._left_by(record)
+        if trigger_id is None:
+            self._memory.forget()
+            return None
+        self.log.warning(
+            "%s is not queued again: this try goes on with an earlier one's execution (trigger id %s).",
+            self._job,
+            trigger_id,
+        )
+        return trigger_id
+
+    def _left_by(self, record: Record) -> str | None:
+        """Return the execution that an earlier try has left to this one, ``None`` if there is none."""
+        cleared = record.was_cleared(self._memory.tries)
         if record.job_id != self._job_id:
             self.log.warning("An earlier try of this task ran another job: %s.", record.job_id)
             return None
-        if record.closed:
-            if record.clears != self._memory.clears:
+        if record.stage == "done":
+            return None if cleared else record.trigger_id
+        if record.stage == "uncertain":
+            if cleared:
                 return None
-            if record.trigger_id is None:
-                raise SubmissionUncertain(f"An earlier try could not tell either. {HOW_TO_DECIDE}")
-            return record.trigger_id
+            raise SubmissionUncertain(self._unknown(record, "An earlier try could not find out either."))
         trigger_id = record.trigger_id or self._find(record)
         if trigger_id is None:
-            self.log.warning("An earlier try was about to queue the job, and did not.")
+            self.log.warning("An earlier try was about to queue %s, and did not.", self._job)
             return None
-        return trigger_id if self._goes_on(record, trigger_id) else None
+        # Whose receipt is missing has never succeeded, so that a clear is no wish to run it once more.
+        if self._is_over(record, trigger_id, cleared and record.stage == "queued"):
+            return None
+        # From now on it is this try's, which only another clear would undo.
+        self._memory.keep(replace(record, stage="queued", trigger_id=trigger_id))
+        return trigger_id
 
-    def _goes_on(self, record: Record, trigger_id: str) -> bool:
-        """Tell whether this try has to do with an execution that an earlier one left behind."""
-        # Not by the number of all clears in the DAG run, which grows when another task is cleared.
-        cleared = record.clears.max_tries != self._memory.clears.max_tries
+    def _is_over(self, record: Record, trigger_id: str, cleared: bool) -> bool:
+        """Tell whether an execution that an earlier try has left is of no use to this one."""
         now = datetime.now(timezone.utc)
         try:
             _, verdict = self._hook.look(
@@ -181,21 +213,14 @@ class DurableSubmit:
             )
         except ContractError:
             if cleared:  # it has ended somehow
-                return False
+                return True
             raise
-        gone = isinstance(verdict, Waiting) and verdict.state == "idle"
-        age = (now - record.asked_at).total_seconds()
-        if cleared and (isinstance(verdict, Succeeded) or (gone and age >= self._start_timeout)):
-            return False
         if isinstance(verdict, Failed):
             self.log.warning("The execution of an earlier try has failed: %s", verdict.why)
-            return False
-        self.log.warning(
-            "%s is not queued again: this try goes on with an earlier one's execution (trigger id %s).",
-            self._job,
-            trigger_id,
-        )
-        return True
+            return True
+        gone = isinstance(verdict, Waiting) and verdict.state == "idle"
+        age = (now - record.asked_at).total_seconds()
+        return cleared and (isinstance(verdict, Succeeded) or (gone and age >= self._start_timeout))
 
     def refuse_if_it_seems_to_have_run(self, since: datetime | None) -> None:
         """Look at the job before another try without any memory queues it.
@@ -212,8 +237,8 @@ class DurableSubmit:
             why = f"Execution {last.trigger_id} has begun since the DAG run did, and has not failed."
         if why is not None:
             raise SubmissionUncertain(
-                f"An earlier try of this task may have queued {self._job}. {why} It is not queued "
-                f"again, as that could run the load twice. {HOW_TO_DECIDE}"
+                f"An earlier try of this task may have queued {self._job}, or have ended before. {why} It is "
+                f"not queued again, as that could run the load twice. {HOW_TO_DECIDE}"
             )
 
     def submit(self, *, alone: bool) -> str:
@@ -227,9 +252,6 @@ class DurableSubmit:
             try:
                 receipt = self._hook.execute_job(self._job_id, before=lambda: self._prepare(alone))
             except SubmissionUncertain as error:
-                self.log.warning("%s It is looked for.", error)
-                if (trigger_id := self._find(self._asked)) is not None:
-                    return trigger_id
                 problem = str(error)
             except JobBusy:
                 raise
@@ -237,7 +259,7 @@ class DurableSubmit:
                 self._memory.forget()
                 raise
             else:
-                self._memory.try_to_keep(replace(self._asked, trigger_id=receipt.trigger_id))
+                self._memory.try_to_keep(replace(self._asked, stage="queued", trigger_id=receipt.trigger_id))
                 self.log.info(
                     "Queued %s, trigger id %s. %s",
                     self._job,
@@ -245,8 +267,11 @@ class DurableSubmit:
                     plain(receipt.message or ""),
                 )
                 return receipt.trigger_id
-        self._memory.forget()
-        raise ServerError(f"{problem} It was tried twice; TimeXtender has queued nothing.")
+            self.log.warning("%s Its execution is looked for.", problem)
+            if (trigger_id := self._find(self._asked)) is not None:
+                return trigger_id
+            self._memory.forget()
+        raise ServerError(f"{self._job} was asked for twice, and TimeXtender has not queued it. {problem}")
 
     @property
     def _asked(self) -> Record:
@@ -260,59 +285,61 @@ class DurableSubmit:
             raise JobBusy(f"{self._job} was not queued, as if_running says. {busy.why}")
         executions = None
         try:
-            executions = self._hook.executions_so_far(self._job_id)
+            executions = self._hook.executions_so_far(self._job_id, patience=LOG_PATIENCE)
         except TimeXtenderError as error:
-            if error.transient:
-                raise
             self.log.warning(
                 "Should the answer to the request get lost, the execution cannot be looked for: %s", error
             )
         now = datetime.now(timezone.utc)
-        self._memory.keep(Record.of(status, executions, self._memory.clears, now))
+        self._memory.keep(Record.of(status, executions, self._memory.tries, now))
 
     def _find(self, record: Record) -> str | None:
         """Return the trigger id of a request whose receipt is missing, ``None`` if nothing was queued."""
         if record.known is None:
             raise self._uncertain(record, "The job's log could not be read before.")
-        search = Search.of(record, self._start_timeout)
-        end = time.monotonic() + self._timeout
-        found = None
-        while found is None:
-            left = end - time.monotonic()
+        search, outcome = Search.of(record, self._start_timeout), None
+        while outcome is None:
+            left = self._end - time.monotonic()
             try:
-                search, found = search.after(*self._hook.survey(self._job_id, patience=max(0.0, left)))
+                status, executions, now = self._hook.survey(self._job_id, patience=max(0.0, left))
+                search, outcome = search.after(status, executions, now)
             except TimeXtenderError as error:
                 if error.transient and self._memory.lasts:
                     raise  # the next try looks again
-                raise self._uncertain(record, f"It could not be looked for: {error}") from None
-            if found is None:
+                # To whoever mends that and clears the task, the record still tells what to look for.
+                raise SubmissionUncertain(
+                    self._unknown(record, f"It could not be looked for: {error}")
+                ) from None
+            if outcome is None:
                 if left <= 0:
-                    raise self._uncertain(record, f"It was not clear after {for_people(self._timeout)}.")
-                time.sleep(min(self._interval, left))
-        if not found.trigger_ids:
+                    raise self._uncertain(record, "It has not become clear in time.")
+                self._pause(judge_job(status) is not None, left)
+        if isinstance(outcome, NotQueued):
             return None
-        if len(found.trigger_ids) > 1:
+        if not isinstance(outcome, Adopted):
             raise self._uncertain(
                 record,
-                "Several executions have begun since, and it cannot be told which of them is this task's, "
-                f"if any: {', '.join(found.trigger_ids)}.",
+                "It cannot be told whether it has led to one of the executions that have begun since: "
+                f"{', '.join(outcome.trigger_ids)}.",
             )
-        (trigger_id,) = found.trigger_ids
         self.log.warning(
             "The receipt of the request for %s is missing. One execution has begun since, and is taken "
             "for the one that was asked for (trigger id %s).",
             self._job,
-            trigger_id,
+            outcome.trigger_id,
         )
-        self._memory.try_to_keep(replace(record, trigger_id=trigger_id))
-        return trigger_id
+        self._memory.try_to_keep(replace(record, stage="queued", trigger_id=outcome.trigger_id))
+        return outcome.trigger_id
 
     def _uncertain(self, record: Record, why: str) -> SubmissionUncertain:
-        self._memory.try_to_keep(replace(record, closed=True))
-        asked_at = record.asked_at.isoformat(timespec="seconds")
-        return SubmissionUncertain(
-            f"{self._job} was to be queued at {asked_at}, and it is not known whether "
-            f"it was. {why} It is not queued again, as that could run the load twice. {HOW_TO_DECIDE}"
+        self._memory.try_to_keep(replace(record, stage="uncertain"))
+        return SubmissionUncertain(self._unknown(record, why))
+
+    def _unknown(self, record: Record, why: str) -> str:
+        return (
+            f"{self._job} was to be queued at {record.asked_at.isoformat(timespec='seconds')}, and it is not "
+            f"known whether it was. {why} It is not queued again, as that could run the load twice. "
+            f"{HOW_TO_DECIDE}"
         )
 
     def attach(self) -> str | None:
@@ -320,32 +347,28 @@ class DurableSubmit:
 
         :raises JobBusy: if that execution cannot be told, or followed.
         """
-        began = time.monotonic()
-        known: set[str | None] | None = None
+        before: set[str | None] | None = None
         idle_since: datetime | None = None
         while True:
             status, executions, now = self._hook.survey(self._job_id)
-            ids = [execution.trigger_id for execution in executions]
-            known = set(ids) if known is None else known
-            running = {e.trigger_id for e in executions if e.state in _UNENDED and e.end is None}
+            ids = {execution.trigger_id for execution in executions}
+            before = ids if before is None else before
             # What a log shows only at its end, or late, is found there then.
-            shown = running or {id_ for id_ in ids if id_ not in known}
-            if len(shown) == 1 and None not in shown:
-                return self._attached(Record.of(status, executions, self._memory.clears, now), shown.pop())
+            shown = {e.trigger_id for e in executions if is_unended(e)} or ids - before - {BLANK_GUID}
             if len(shown) > 1:
                 raise JobBusy(
                     f"Several executions of {self._job} are running, and it is not clear which of "
                     f"them to attach to: {', '.join(map(str, shown))}."
                 )
+            if shown and shown != {None}:
+                return self._attached(Record.of(status, executions, self._memory.tries, now), shown.pop())
             idle_since = None if judge_job(status) else idle_since or now
             if idle_since and (now - idle_since).total_seconds() >= min(self._start_timeout, LOG_LAG):
                 return None
-            if time.monotonic() - began > self._timeout:
-                raise JobBusy(
-                    f"{self._job} has been busy for {for_people(self._timeout)}, and its log shows no "
-                    "execution to attach to."
-                )
-            time.sleep(self._interval)
+            left = self._end - time.monotonic()
+            if left <= 0:
+                raise JobBusy(f"{self._job} is busy, and its log shows no execution to attach to.")
+            self._pause(False, left)
 
     def _attached(self, record: Record, trigger_id: str | None) -> str:
         if trigger_id is None or trigger_id == BLANK_GUID:
@@ -359,5 +382,5 @@ class DurableSubmit:
             self._job,
             trigger_id,
         )
-        self._memory.keep(replace(record, trigger_id=trigger_id))
+        self._memory.keep(replace(record, stage="queued", trigger_id=trigger_id))
         return trigger_id

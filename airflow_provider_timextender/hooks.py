@@ -68,6 +68,7 @@ class TimeXtenderHook(BaseHook):
         """The checked connection.
 
         :raises InvalidInput: if a field of it is unusable.
+        :raises Unreachable: if Airflow cannot say what the connection is.
         """
         from airflow_provider_timextender.connection import settings
 
@@ -75,7 +76,13 @@ class TimeXtenderHook(BaseHook):
             connection = self.get_connection(self.timextender_conn_id)
         except AirflowNotFoundException as error:
             raise InvalidInput(f"{error}.") from None
+        except Exception as error:
+            raise self._no_connection(error) from error
         return settings(connection)
+
+    def _no_connection(self, error: Exception) -> Unreachable:
+        problem = f"The Airflow connection {self.timextender_conn_id!r} could not be read: {error}"
+        return Unreachable(problem, sent=False)
 
     @cached_property
     def _client(self) -> Client:
@@ -103,8 +110,7 @@ class TimeXtenderHook(BaseHook):
         try:
             connection = await get_async_connection(self.timextender_conn_id)
         except Exception as error:
-            problem = f"The Airflow connection {self.timextender_conn_id!r} could not be read: {error}"
-            raise Unreachable(problem, sent=False) from error
+            raise self._no_connection(error) from error
         return AsyncClient(settings(connection), max_unreachable=self.max_unreachable)
 
     def get_jobs(self) -> list[api.Job]:
@@ -209,9 +215,12 @@ class TimeXtenderHook(BaseHook):
 
         return self._with_new_key(look, patience)
 
-    def executions_so_far(self, job_id: str) -> list[api.Execution]:
-        """Return what :meth:`get_job_logs` does, and nothing for a job that has no log yet."""
-        return self._client.read(api.executions_so_far(job_id))
+    def executions_so_far(self, job_id: str, *, patience: float = math.inf) -> list[api.Execution]:
+        """Return what :meth:`get_job_logs` does, and nothing for a job that has no log yet.
+
+        :param patience: as for :meth:`look`.
+        """
+        return self._client.read(api.executions_so_far(job_id), patience=patience)
 
     def _with_new_key(self, look: Callable[[], T], patience: float) -> T:
         """Look, and if the key is refused read the connection again, as if the API could not be reached."""

@@ -103,9 +103,11 @@ def exhaust(writing: Iterator[None]) -> None:
 
 
 def warn_that_it_runs_on(logger: Any, job_id: str | None, trigger_id: str | None) -> None:
-    """Tell whoever kills a task that its job runs on."""
+    """Tell whoever kills a task that its job runs on, or may, if no trigger id is known."""
+    runs_on = "Its execution runs on" if trigger_id else "If it has been queued, it runs on"
     logger.warning(
-        "TimeXtender job %s was not stopped: the API has no way to. Its execution runs on (trigger id %s).",
+        "TimeXtender job %s was not stopped: the API has no way to. %s (trigger id %s).",
         job_id,
-        trigger_id,
+        runs_on,
+        trigger_id or "not known",
     )

@@ -24,11 +24,13 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_timextender.deferral import DefersMixin
 from airflow_provider_timextender.durable import DurableSubmit, Memory
 from airflow_provider_timextender.errors import (
+    ContractError,
     ExecutionTimeout,
     InvalidInput,
     JobBusy,
     JobError,
     TimeXtenderError,
+    TriggerLost,
     WaitTimeout,
 )
 from airflow_provider_timextender.hooks import TimeXtenderHook, no_vain_retry
@@ -54,7 +56,7 @@ MAX_XCOM_BYTES = 48 * 1024
 
 IF_RUNNING = ("submit", "wait", "attach", "fail")
 
-MAX_PAUSE = 10.0
+MAX_MOMENT = 10.0
 """Seconds at most that a task lets pass before it takes its turn."""
 
 STATE_KEY = "timextender_execution"
@@ -77,12 +79,16 @@ class TimeXtenderJobLink(BaseOperatorLink):
 
 @dataclass(frozen=True)
 class _Limits:
-    """The checked arguments of a wait; all but the first in seconds."""
+    """The checked arguments of a wait; all but the first in seconds.
+
+    :ivar before: what is left of ``timeout`` for all that comes before the job is known to be queued.
+    """
 
     wait: bool
     start_timeout: float
     interval: float
     timeout: float
+    before: float
 
 
 class ExecuteJobOperator(DefersMixin):
@@ -157,7 +163,7 @@ class ExecuteJobOperator(DefersMixin):
         self.start_timeout = start_timeout
         self.max_unreachable = max_unreachable
         self.if_running = if_running
-        self._run: Run | None = None
+        self._memory: Memory | None = None
         self._state = ""
 
     @cached_property
@@ -175,84 +181,104 @@ class ExecuteJobOperator(DefersMixin):
         """
         return self._queue_and_wait(context)
 
-    def execute_in_turn(self, context: Context, event: Any) -> str:
-        """Go on when the job is idle, after a deferral that waited for that."""
+    def execute_when_idle(self, context: Context, event: Any) -> str:
+        """Go on after a deferral until the job is idle: it is the task's turn, or the end of a search."""
         with no_vain_retry():
             try:
                 result_of(event, "idle")
-            except WaitTimeout as error:
-                raise self._no_turn(error) from None
-        self._let_others_pass()
+            except TimeXtenderError as error:
+                self._stay_unqueued(error, self._recall(context))
+        time.sleep(self._moment())
         return self._queue_and_wait(context)
 
+    def execute_complete(self, context: Context, event: Any) -> str:
+        """Succeed or fail as the trigger tells."""
+        memory = self._recall(context)
+        try:
+            trigger_id = str(result_of(event, "succeeded")["trigger_id"])
+        except TimeXtenderError as error:
+            told = event if isinstance(event, Mapping) else {}
+            if told.get("trigger_id") is None and isinstance(error, (TriggerLost, WaitTimeout)):
+                # Airflow has ended a wait for an idle job; else an XCom would tell the trigger id.
+                return self.execute_when_idle(context, event)
+            self._fail(error, told.get("job_id"), told.get("trigger_id"))
+        memory.close()
+        return trigger_id
+
+    def on_kill(self) -> None:
+        """Say that the job runs on."""
+        record = self._memory.record if self._memory else None
+        if record is not None:
+            warn_that_it_runs_on(self.log, record.job_id, record.trigger_id)
+
+    def _recall(self, context: Context) -> Memory:
+        self._memory = Memory(context, self.log, self.retries or 0)
+        return self._memory
+
     def _queue_and_wait(self, context: Context) -> str:
-        memory = Memory(context, self.log)
+        memory = self._recall(context)
         try:
             with no_vain_retry():
-                limits = self._limits()
+                limits = self._limits(context)
                 job_id = self.hook.resolve_job_id(self.job_id, self.job_name)
                 trigger_id = self._trigger_id(context, memory, job_id, limits)
         except AirflowTaskTimeout:
-            if memory.lasts:
+            if memory.lasts or memory.record is None:
                 raise  # another try goes on from here
             raise AirflowFailException(
                 f"execution_timeout ({self.execution_timeout}) was over before it was known whether the "
                 "TimeXtender job was queued, so this task is not retried."
             ) from None
         try:
-            self._run = Run(job_id, trigger_id, datetime.now(timezone.utc), limits.start_timeout)
             self._tell(context, job_id, trigger_id)
             if limits.wait:
-                self._wait(context, self._run, limits)
+                run = Run(job_id, trigger_id, datetime.now(timezone.utc), limits.start_timeout)
+                self._wait(context, run, limits)
         except AirflowTaskTimeout:
-            self._fail(ExecutionTimeout("execution_timeout is over."), memory, job_id, trigger_id)
+            self._fail(ExecutionTimeout("execution_timeout is over."), job_id, trigger_id)
         except Exception as error:  # noqa: BLE001 - whatever it is, the job is queued
-            self._fail(error, memory, job_id, trigger_id)
+            self._fail(error, job_id, trigger_id)
         memory.close()
         return trigger_id
 
-    def execute_complete(self, context: Context, event: Any) -> str:
-        """Succeed or fail as the trigger tells."""
-        memory = Memory(context, self.log)
-        try:
-            trigger_id = str(result_of(event, "succeeded")["trigger_id"])
-        except TimeXtenderError as error:
-            told = event if isinstance(event, Mapping) else {}
-            self._fail(error, memory, told.get("job_id"), told.get("trigger_id"))
-        memory.close()
-        return trigger_id
-
-    def on_kill(self) -> None:
-        """Say that the job runs on."""
-        if self._run is not None:
-            warn_that_it_runs_on(self.log, self._run.job_id, self._run.trigger_id)
-
-    def _limits(self) -> _Limits:
+    def _limits(self, context: Context) -> _Limits:
         if self.if_running not in IF_RUNNING:
             raise InvalidInput(f"if_running is {self.if_running!r}; it takes {', '.join(IF_RUNNING)}.")
+        timeout = (
+            conf.getfloat("sensors", "default_timeout")
+            if self.timeout is None
+            else to_seconds(self.timeout, "timeout")
+        )
+        now = datetime.now(timezone.utc)
+        began: datetime = context["ti"].start_date or now
         return _Limits(
             wait=to_bool(self.wait_for_completion, "wait_for_completion"),
             start_timeout=to_seconds(self.start_timeout, "start_timeout"),
             interval=to_seconds(self.poll_interval, "poll_interval"),
-            timeout=conf.getfloat("sensors", "default_timeout")
-            if self.timeout is None
-            else to_seconds(self.timeout, "timeout"),
+            timeout=timeout,
+            before=timeout - (now - began).total_seconds(),
         )
 
     def _trigger_id(self, context: Context, memory: Memory, job_id: str, limits: _Limits) -> str:
         """Return the trigger id of the one execution that is this task's."""
+
+        def pause(busy: bool, left: float) -> None:
+            if busy and self.deferrable and memory.lasts:
+                self._defer_until_idle(context, job_id, limits, left)
+            time.sleep(min(limits.interval, left))
+
         durable = DurableSubmit(
             self.hook,
             memory,
             self.log,
             job_id=job_id,
             job_name=self.job_name,
-            interval=limits.interval,
+            pause=pause,
             start_timeout=limits.start_timeout,
-            timeout=limits.timeout,
+            timeout=limits.before,
         )
         if not memory.lasts and self.retries:
-            self._look_before_a_blind_retry(context, durable)
+            self._look_before_a_blind_retry(context, memory, durable)
         trigger_id = durable.earlier()
         while trigger_id is None:
             try:
@@ -261,55 +287,66 @@ class ExecuteJobOperator(DefersMixin):
                 if self.if_running == "attach":
                     trigger_id = durable.attach()
                 elif self.if_running == "wait":
-                    self._wait_for_turn(context, job_id, limits)
+                    self._wait_for_turn(context, memory, job_id, limits)
                 else:
                     raise
         return trigger_id
 
-    def _look_before_a_blind_retry(self, context: Context, durable: DurableSubmit) -> None:
+    def _look_before_a_blind_retry(self, context: Context, memory: Memory, durable: DurableSubmit) -> None:
         self.log.warning(
             "This Airflow keeps no state of a task over its tries (3.3 and later do). Should a worker die "
             "after it has queued the job, the next try can only look whether the job seems to have run."
         )
-        ti: Any = context["ti"]
-        first_try = (ti.max_tries or 0) - (self.retries or 0) + 1  # a cleared task counts from there
-        if ti.try_number > first_try:
+        # Where nothing is queued while the job is busy, the look that comes anyway is enough for that.
+        if not memory.tries.is_first() and self.if_running in ("submit", "wait"):
             dag_run: Any = context.get("dag_run")
             durable.refuse_if_it_seems_to_have_run(getattr(dag_run, "start_date", None))
 
-    def _wait_for_turn(self, context: Context, job_id: str, limits: _Limits) -> None:
+    def _wait_for_turn(self, context: Context, memory: Memory, job_id: str, limits: _Limits) -> None:
         """Return when the job is idle, or defer until then."""
-        began: datetime = context["ti"].start_date or datetime.now(timezone.utc)
-        left = limits.timeout - (datetime.now(timezone.utc) - began).total_seconds()
+        end = context["ti"].start_date + timedelta(seconds=limits.timeout)
+        left = (end - datetime.now(timezone.utc)).total_seconds()
         if left <= 0:
-            raise self._no_turn(f"others had it for {for_people(limits.timeout)}.")
-        run = Run(job_id, None, datetime.now(timezone.utc))
+            why = f"others had the job for {for_people(limits.timeout)}."
+            self._stay_unqueued(WaitTimeout(why), memory)
         if self.deferrable:
-            self.defer_to_trigger(
-                context,
-                run,
-                poll_interval=limits.interval,
-                timeout=left,
-                max_unreachable=self.hook.max_unreachable,
-                known_key=True,
-                returns=None,
-                method_name="execute_in_turn",
-            )
+            self._defer_until_idle(context, job_id, limits, left)
         try:
+            run = Run(job_id, None, datetime.now(timezone.utc))
             self._look_until_over(context, run, limits.interval, left)
         except WaitTimeout as error:
-            raise self._no_turn(error) from None
-        self._let_others_pass()
+            self._stay_unqueued(error, memory)
+        time.sleep(self._moment())
 
-    def _no_turn(self, why: object) -> WaitTimeout:
-        return WaitTimeout(
-            f"TimeXtender job {self.job_name or self.job_id} was not queued, as its turn did not come: {why}"
+    def _defer_until_idle(self, context: Context, job_id: str, limits: _Limits, left: float) -> NoReturn:
+        self.defer_to_trigger(
+            context,
+            Run(job_id, None, datetime.now(timezone.utc)),
+            poll_interval=limits.interval,
+            timeout=left,
+            max_unreachable=self.hook.max_unreachable,
+            known_key=True,
+            returns=None,
+            method_name="execute_when_idle",
         )
 
-    def _let_others_pass(self) -> None:
-        # All that wait for the same turn see it come in the same moment. The API cannot start a job only if
-        # it is idle, so they are kept from asking in the same moment as well.
-        time.sleep(random.uniform(0, min(MAX_PAUSE, float(self.poll_interval))))
+    def _moment(self) -> float:
+        """Return for how many seconds others are let pass.
+
+        All that wait for the same turn see it come in the same moment. The API cannot start a job only if
+        it is idle, so they are kept from asking in the same moment as well.
+        """
+        return random.uniform(0, min(MAX_MOMENT, float(self.poll_interval)))
+
+    def _stay_unqueued(self, error: TimeXtenderError, memory: Memory) -> None:
+        """Raise why a wait for an idle job has come to nothing, unless a search can come to its end."""
+        record = memory.recall()
+        job = f"TimeXtender job {self.job_name or self.job_id}"
+        if record is None or record.stage != "asked":
+            raise type(error)(f"{job} was not queued, as its turn did not come: {error}") from None
+        if not isinstance(error, WaitTimeout):
+            why = f"{job} may have been queued, and its execution was not found yet: {error}"
+            raise type(error)(f"{why} Another try looks again.") from None
 
     def _tell(self, context: Context, job_id: str, trigger_id: str) -> None:
         for key, value in (
@@ -395,9 +432,11 @@ class ExecuteJobOperator(DefersMixin):
         except Exception:
             self.log.warning("Could not show the state", exc_info=True)
 
-    def _fail(self, error: Exception, memory: Memory, job_id: str | None, trigger_id: str | None) -> NoReturn:
+    def _fail(self, error: Exception, job_id: str | None, trigger_id: str | None) -> NoReturn:
+        memory = self._memory
         if isinstance(error, JobError):
-            memory.forget()
+            if memory is not None:
+                memory.forget()
             raise error
         why = str(error)
         if not isinstance(error, WaitTimeout):
@@ -405,11 +444,12 @@ class ExecuteJobOperator(DefersMixin):
         stopped = f"Stopped waiting for TimeXtender job {job_id} (trigger id {trigger_id}): {why} "
         cause = None if isinstance(error, TimeXtenderError) else error
         kind = type(error) if isinstance(error, TimeXtenderError) else TimeXtenderError
-        if memory.lasts and kind.retry_helps and not isinstance(error, WaitTimeout):
+        if memory is not None and memory.lasts and kind.retry_helps and not isinstance(error, WaitTimeout):
             raise kind(f"{stopped}Another try of this task goes on with this execution.") from cause
-        raise AirflowFailException(
-            f"{stopped}The execution may still be running in TimeXtender, so this task is not retried."
-        ) from cause
+        reason = "The execution may still be running in TimeXtender"
+        if isinstance(error, ContractError) and not kind.retry_helps:
+            reason = "Another try would understand no more"
+        raise AirflowFailException(f"{stopped}{reason}, so this task is not retried.") from cause
 
 
 class LogsOperator(BaseOperator):

@@ -8,12 +8,19 @@ the request, has begun since.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal, get_args
 
-from airflow_provider_timextender.api import BLANK_GUID, Execution, JobState, JobStatus, guid
+from airflow_provider_timextender.api import (
+    BLANK_GUID,
+    Execution,
+    ExecutionState,
+    JobState,
+    JobStatus,
+    guid,
+)
 from airflow_provider_timextender.errors import ContractError, InvalidInput
 from airflow_provider_timextender.verdict import Run
 
@@ -21,16 +28,30 @@ _LONG_AGO = timedelta(days=1)
 """What started so long before the request is not its execution, whatever the server's clock and time zone."""
 
 
-@dataclass(frozen=True)
-class Clears:
-    """How often Airflow has been told to run a task again, as far as its worker can see.
+Stage = Literal["asked", "queued", "done", "uncertain"]
+"""How far a submission is: about to be sent, known to be queued, over with success, or unclear for good."""
 
-    :ivar max_tries: changes when the task is cleared, unless it is running.
-    :ivar of_the_run: changes when any task of the DAG run is cleared; 0 where Airflow does not tell.
+_STAGES: Mapping[str, Stage] = {stage: stage for stage in get_args(Stage)}
+
+
+@dataclass(frozen=True)
+class Tries:
+    """Which try of a task this is, as far as its worker can see.
+
+    :ivar number: from 1 on. :ivar most: how many there will be at most, which clearing the task changes
+        unless it runs: to the number at that time and the task's retries.
+    :ivar retries: how many retries the task has now. :ivar clears: how often tasks of the DAG run have been
+        cleared, this one or another; 0 where Airflow does not tell.
     """
 
-    max_tries: int
-    of_the_run: int = 0
+    number: int
+    most: int
+    retries: int
+    clears: int = 0
+
+    def is_first(self) -> bool:
+        """Tell whether it is the first since the task was cleared, or the first of all."""
+        return self.number == 1 or self.number == self.most - self.retries + 1
 
 
 @dataclass(frozen=True)
@@ -38,49 +59,53 @@ class Record:
     """A submission, as it is kept over the tries of a task.
 
     :ivar asked_at: the moment before the request was sent.
-    :ivar idle: the job was idle then: nobody else's execution was waiting to start.
+    :ivar hidden: the job was busy then with something that its log did not show.
     :ivar known: the trigger ids of its log then; ``None`` if the log could not be read.
     :ivar unnamed: how many executions in it had none.
-    :ivar trigger_id: the execution, ``None`` until that is known.
-    :ivar closed: nothing is left to find out: the task has succeeded, or has said that it cannot know.
+    :ivar most, clears: see :class:`Tries`; of the try that has kept the record last.
+    :ivar trigger_id: the execution, if ``stage`` is ``"queued"`` or ``"done"``.
     """
 
     job_id: str
     asked_at: datetime
-    idle: bool
+    hidden: bool
     known: tuple[str, ...] | None
     unnamed: int
-    clears: Clears
+    most: int
+    clears: int
+    stage: Stage = "asked"
     trigger_id: str | None = None
-    closed: bool = False
 
     @classmethod
     def of(
-        cls, status: JobStatus, executions: Sequence[Execution] | None, clears: Clears, now: datetime
+        cls, status: JobStatus, executions: Sequence[Execution] | None, tries: Tries, now: datetime
     ) -> Record:
         """Return the record of a request that is about to be sent, after a look at its job."""
         ids = None if executions is None else _ids_since(executions, now)
         return cls(
             job_id=status.job_id,
             asked_at=now,
-            idle=status.state is JobState.IDLE,
+            hidden=status.state is not JobState.IDLE and not any(map(is_unended, executions or ())),
             known=None if ids is None else tuple(id_ for id_ in ids if id_ is not None),
             unnamed=(ids or []).count(None),
-            clears=clears,
+            most=tries.most,
+            clears=tries.clears,
+        )
+
+    def was_cleared(self, tries: Tries) -> bool:
+        """Tell whether somebody has cleared the task since the record was kept."""
+        # The number of clears alone may be another task's; the number of tries alone may be the same as
+        # before, if the task has fewer retries now.
+        return self.most != tries.most or (
+            self.clears != tries.clears and tries.number > 1 and tries.is_first()
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
         return {
-            "job_id": self.job_id,
+            **asdict(self),
             "asked_at": self.asked_at.isoformat(),
-            "idle": self.idle,
             "known": None if self.known is None else list(self.known),
-            "unnamed": self.unnamed,
-            "max_tries": self.clears.max_tries,
-            "clear_number": self.clears.of_the_run,
-            "trigger_id": self.trigger_id,
-            "closed": self.closed,
         }
 
     @classmethod
@@ -90,30 +115,46 @@ class Record:
         :raises InvalidInput: if it is something else.
         """
         try:
-            return cls(
+            record = cls(
                 job_id=guid(stored["job_id"], "job id"),
                 asked_at=datetime.fromisoformat(stored["asked_at"]),
-                idle=bool(stored["idle"]),
+                hidden=bool(stored["hidden"]),
                 known=None if stored["known"] is None else tuple(map(str, stored["known"])),
                 unnamed=int(stored["unnamed"]),
-                clears=Clears(int(stored["max_tries"]), int(stored["clear_number"])),
-                trigger_id=None if stored["trigger_id"] is None else guid(stored["trigger_id"], "trigger id"),
-                closed=bool(stored["closed"]),
+                most=int(stored["most"]),
+                clears=int(stored["clears"]),
+                stage=_STAGES[stored["stage"]],
+                trigger_id=stored["trigger_id"],
             )
+            if record.stage in ("queued", "done"):
+                guid(record.trigger_id, "trigger id")
         except (KeyError, TypeError, ValueError) as error:
             raise InvalidInput(
                 f"it is no record of a submission ({type(error).__name__}: {error})."
             ) from None
+        return record
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a search has come to.
+class Adopted:
+    """This is the execution."""
 
-    :ivar trigger_ids: one: the execution; none: surely nothing was queued; several: it cannot be told which.
-    """
+    trigger_id: str
+
+
+@dataclass(frozen=True)
+class NotQueued:
+    """Surely nothing was queued."""
+
+
+@dataclass(frozen=True)
+class Unclear:
+    """These may be the execution, or none of them."""
 
     trigger_ids: tuple[str, ...]
+
+
+Outcome = Adopted | NotQueued | Unclear
 
 
 @dataclass(frozen=True)
@@ -138,7 +179,7 @@ class Search:
 
     def after(
         self, status: JobStatus, executions: Sequence[Execution], now: datetime
-    ) -> tuple[Search, Found | None]:
+    ) -> tuple[Search, Outcome | None]:
         """Return the search for the next look, and what it has come to; ``None`` while that is open.
 
         Times decide nothing between an execution and the next: the server's clock may be wrong, and its
@@ -152,12 +193,13 @@ class Search:
         known = self.record.known or ()
         new = tuple(id_ for id_ in ids if id_ is not None and id_ not in known)
         search = replace(self, run=run, seen=new)
-        if len(new) > 1:
-            return search, Found(new)
-        # One alone may be somebody else's that was queued before ours, which shows up after it: in the same
-        # moment as ours, so that a second look tells, or, if the job was busy, at any time until it is idle.
-        if new and new == self.seen and (self.record.idle or status.state is JobState.IDLE):
-            return search, Found(new)
+        if len(new) > 1 or (new and self.record.hidden):
+            return search, Unclear(new)
+        # While the job is busy, ours may still wait behind one that somebody else has queued just before it;
+        # when it has become idle, the log may be late.
+        idle_twice = run.idle_since is not None and self.run.idle_since is not None
+        if new and new == self.seen and idle_twice:
+            return search, Adopted(new[0])
         if new or not run.has_waited_in_vain(now):
             return search, None
         if ids.count(None) > self.record.unnamed:
@@ -165,7 +207,12 @@ class Search:
                 f"The log of job {self.record.job_id} shows an execution without a trigger id. If a member "
                 "holds it, override vocabulary.fields.execution.trigger_id in the extra of the connection."
             )
-        return search, Found(())
+        return search, NotQueued()
+
+
+def is_unended(execution: Execution) -> bool:
+    """Tell whether an execution still runs, as far as its log says."""
+    return execution.end is None and execution.state in (ExecutionState.RUNNING, None)
 
 
 def last_started(executions: Sequence[Execution], since: datetime | None) -> Execution | None:

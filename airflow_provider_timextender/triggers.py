@@ -184,8 +184,9 @@ class JobExecutionTrigger(BaseEventTrigger):
 
     async def on_kill(self) -> None:
         """Say that the job runs on (Airflow 3.3 and later)."""
-        job_id = self._run.job_id if self._run else self.arguments["job_id"]
-        warn_that_it_runs_on(self.log, job_id, self.arguments["trigger_id"])
+        if self.arguments["trigger_id"] is not None:
+            job_id = self._run.job_id if self._run else self.arguments["job_id"]
+            warn_that_it_runs_on(self.log, job_id, self.arguments["trigger_id"])
 
     @cached_property
     def _interval(self) -> float:

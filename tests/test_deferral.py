@@ -104,7 +104,7 @@ def test_r22_r26_the_operator_ends_alike_in_every_mode(simulator: Simulator, mod
             "fails": rf"TimeXtender job {job.id} failed .*: Transfer task .*\n"
             r"Its last error lines:\n  Invalid column .*",
             "never starts": rf"TimeXtender job {job.id} has been idle for .* and its log shows no .*",
-            "unknown end": rf"{unknown} \(ContractError: .*'Hibernating'.*{runs_on}",
+            "unknown end": rf"{unknown} \(ContractError: .*'Hibernating'.*would understand no more, .*",
             "times out": rf"{stopped}it was not over after 0\.5 s\. The \w+ is running\. {runs_on}",
             "unreachable": rf"{unknown} \(ServerError: .*HTTP 503.*{runs_on}",
         }[end]

@@ -41,7 +41,7 @@ class Died(BaseException):
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("airflow_provider_timextender.verdict.LOG_LAG", 0.3)
     monkeypatch.setattr(durable, "LOG_LAG", 0.3)
-    monkeypatch.setattr(operators, "MAX_PAUSE", 0.05)
+    monkeypatch.setattr(operators, "MAX_MOMENT", 0.05)
 
 
 class Task:
@@ -151,7 +151,7 @@ def test_r03_a_death_before_the_post_is_no_submission(
     assert simulator.count("execute") == 0
     assert task.run() == the_last(simulator)
     assert simulator.count("execute") == 1
-    assert "was about to queue the job, and did not" in caplog.text
+    assert "was about to queue TimeXtender job 'load'" in caplog.text
 
 
 @needs_store
@@ -360,6 +360,91 @@ def test_nothing_is_sent_if_it_cannot_be_kept_that_it_will_be(simulator: Simulat
     assert simulator.count("execute") == 0
 
 
+@needs_store
+def test_a_task_that_was_cleared_while_its_execution_ran_is_retried_like_any_other(
+    simulator: Simulator,
+) -> None:
+    simulator.job("load").duration = 60
+    task = Task(store=Store(), deferrable=True)
+    with pytest.raises(TaskDeferred):
+        task.make().execute(task.context())
+    task.clear()
+    with pytest.raises(TaskDeferred):
+        task.make().execute(task.context())
+    simulator.finish()
+    # The worker that should have told it is lost, and nobody has cleared anything since: nor after a success.
+    assert task.run() == task.run() == the_last(simulator)
+    assert simulator.count("execute") == 1
+
+
+@needs_store
+def test_r03_a_success_that_airflow_was_not_told_of_survives_the_clear_of_another_task(
+    simulator: Simulator,
+) -> None:
+    task = Task(store=Store())
+    first = task.run()
+    task.clears += 1
+    assert task.run() == first
+    assert simulator.count("execute") == 1
+
+
+@needs_store
+def test_r06_a_task_with_fewer_retries_than_before_runs_anew_when_it_is_cleared(simulator: Simulator) -> None:
+    task = Task(store=Store(), deferrable=True, retries=1)
+    with pytest.raises(TaskDeferred):
+        task.make().execute(task.context())
+    simulator.finish()
+    task.retries = task.arguments["retries"] = 0
+    task.clear()
+    assert task.max_tries == 1, "as before"
+    assert task.run() == the_last(simulator)
+    assert simulator.count("execute") == 2
+
+
+@needs_store
+def test_r03_nothing_was_queued_is_found_out_once(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = Task(store=Store(), if_running="fail")
+    keep = durable.Memory.keep
+
+    def keep_and_die(self: Any, record: Any) -> None:
+        keep(self, record)
+        monkeypatch.setattr(durable.Memory, "keep", keep)
+        raise Died
+
+    monkeypatch.setattr(durable.Memory, "keep", keep_and_die)
+    with pytest.raises(Died):
+        task.run()
+    find = durable.DurableSubmit._find
+
+    def find_and_let_another_start(self: Any, record: Any) -> Any:
+        found = find(self, record)
+        simulator.run("load")
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(durable.DurableSubmit, "_find", find_and_let_another_start)
+        with pytest.raises(errors.JobBusy):
+            task.run()
+    simulator.finish()
+    assert task.run() == the_last(simulator)
+    assert simulator.count("execute") == 1
+
+
+@needs_store
+def test_r05_what_could_not_be_looked_for_can_be_when_the_key_is_mended(simulator: Simulator) -> None:
+    task = Task(store=Store(), max_unreachable=0.2)
+    simulator.fault("execute", Fault("reset", taken=True))
+    after_submission(simulator, lambda: simulator.fault("status", always=Fault("status", status=403)))
+    with pytest.raises(AirflowFailException, match=r"It could not be looked for: .* HTTP 403"):
+        task.run()
+    simulator.heal()
+    task.clear()
+    assert task.run() == the_last(simulator)
+    assert simulator.count("execute") == 1
+
+
 # --- the receipt is lost ---
 
 LOST: tuple[Kind, ...] = ("reset", "html", "cut", "wrong type", "status", "silence")
@@ -402,7 +487,9 @@ def test_r05_a_request_that_was_lost_is_sent_again_when_that_is_sure(
 
 def test_r05_it_is_not_sent_again_and_again(simulator: Simulator) -> None:
     simulator.fault("execute", always=Fault("status", status=502))
-    with pytest.raises(errors.ServerError, match=r"HTTP 502.*tried twice; TimeXtender has queued nothing"):
+    with pytest.raises(
+        errors.ServerError, match=r"asked for twice, and TimeXtender has not queued it\. .*HTTP 502"
+    ):
         Task().run()
     assert simulator.count("execute") == 2
 
@@ -425,11 +512,81 @@ def test_r05_what_cannot_be_told_apart_is_said(simulator: Simulator) -> None:
     assert "mark the task as success; if not, clear it" in str(caught.value)
     assert simulator.count("execute") == 1
     if SHARES:
-        with pytest.raises(AirflowFailException, match="could not tell either"):
+        with pytest.raises(AirflowFailException, match="An earlier try could not find out either"):
             task.run()
         task.clear()
         assert task.run() == the_last(simulator), "whoever clears it has decided"
         assert simulator.count("execute") == 2
+
+
+@pytest.mark.parametrize("at_end", [False, True])
+def test_r02_r07_what_the_log_did_not_show_before_is_not_taken_for_ours(
+    simulator: Simulator, at_end: bool
+) -> None:
+    job = simulator.job("load")
+    job.pickup, job.log_at_end = 0.3, at_end
+    other = simulator.run("load")
+    simulator.fault("execute", Fault("reset"))
+    with pytest.raises(
+        AirflowFailException, match=f"one of the executions that have begun since: {other.trigger_id}"
+    ):
+        Task(store=store_where_there_is_one()).run()
+
+
+def test_r02_one_that_somebody_queued_just_before_ours_is_not_taken_for_ours(simulator: Simulator) -> None:
+    job = simulator.job("load")
+    queue = simulator.world.queue
+
+    def one_after_the_other(*args: Any, **kwargs: Any) -> Any:
+        simulator.world.queue = queue  # type: ignore[method-assign]
+        job.pickup, job.duration = 0.0, 0.5
+        simulator.run("load")
+        job.pickup, job.outcome = 0.6, "failed"
+        return queue(*args, **kwargs)
+
+    simulator.world.queue = one_after_the_other  # type: ignore[method-assign]
+    simulator.fault("execute", Fault("reset", taken=True))
+    with pytest.raises(AirflowFailException, match="SubmissionUncertain"):
+        Task(store=store_where_there_is_one()).run()
+
+
+@needs_store
+def test_r05_a_deferrable_task_searches_without_a_worker(simulator: Simulator) -> None:
+    job = simulator.job("load")
+    job.duration = 60
+    simulator.fault("execute", Fault("reset", taken=True))
+    task = Task(store=Store(), deferrable=True)
+    context = task.context()
+    with pytest.raises(TaskDeferred) as deferred:
+        task.make().execute(context)
+    assert deferred.value.method_name == "execute_when_idle"
+    lost = {"error": "Trigger failure"}
+    task.ti.xcom_pull = lambda **_: None  # type: ignore[attr-defined]
+    with pytest.raises(errors.TriggerLost, match=r"may have been queued, .* Another try looks again"):
+        task.make().resume_execution("__fail__", lost, context)
+    timeout = {"error": "Trigger/execution timeout"}
+    task.arguments["timeout"] = 0.1
+    time.sleep(0.1)
+    with pytest.raises(AirflowFailException, match="It has not become clear in time"):
+        task.make().resume_execution("__fail__", timeout, context)
+    assert simulator.count("execute") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"), [("Trigger failure", errors.TriggerLost), ("Trigger timeout", errors.WaitTimeout)]
+)
+def test_r07_a_wait_for_ones_turn_that_airflow_ends_is_retried(
+    simulator: Simulator, error: str, kind: Any
+) -> None:
+    simulator.job("load").duration = 60
+    simulator.run("load")
+    task = Task(store=store_where_there_is_one(), if_running="wait", deferrable=True)
+    context = task.context()
+    with pytest.raises(TaskDeferred):
+        task.make().execute(context)
+    task.ti.xcom_pull = lambda **_: None  # type: ignore[attr-defined]
+    with pytest.raises(kind, match="load was not queued, as its turn did not come: Airflow ended the wait"):
+        task.make().resume_execution("__fail__", {"error": error}, context)
 
 
 def test_r05_a_log_that_could_not_be_read_before_tells_nothing_after(
@@ -443,8 +600,12 @@ def test_r05_a_log_that_could_not_be_read_before_tells_nothing_after(
     assert "cannot be looked for" in caplog.text
 
 
-def test_r07_a_log_that_cannot_be_read_does_not_block_a_start(simulator: Simulator) -> None:
-    simulator.fault("logs", always=Fault("status", status=403))
+@pytest.mark.parametrize("status", [403, 500])
+def test_r07_a_log_that_cannot_be_read_does_not_block_a_start(
+    simulator: Simulator, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(durable, "LOG_PATIENCE", 0.2)
+    simulator.fault("logs", always=Fault("status", status=status))
     assert Task(wait_for_completion=False).run() == the_last(simulator)
 
 
@@ -479,7 +640,7 @@ def test_r17_the_search_for_a_lost_receipt_is_finite(simulator: Simulator) -> No
     job = simulator.job("load")
     job.duration, job.log_at_end = 60, True
     simulator.fault("execute", Fault("reset", taken=True))
-    with pytest.raises(AirflowFailException, match=r"It was not clear after 0\.4 s"):
+    with pytest.raises(AirflowFailException, match="It has not become clear in time"):
         Task(timeout=0.4).run()
 
 
@@ -547,6 +708,51 @@ def test_r08_without_a_store_a_retry_after_a_failed_execution_queues_it_anew(sim
     simulator.job("load").outcome = "succeeded"
     assert task.run() == the_last(simulator)
     assert simulator.count("execute") == 2
+
+
+def test_r07_without_a_store_a_retry_of_what_was_not_queued_is_no_suspicion(simulator: Simulator) -> None:
+    simulator.run("load")
+    task = Task(if_running="fail")
+    for _ in range(2):
+        with pytest.raises(errors.JobBusy):
+            task.run()
+    simulator.finish()
+    assert task.run() == the_last(simulator)
+
+
+def test_without_a_store_the_first_try_is_no_retry_whatever_the_retries(simulator: Simulator) -> None:
+    simulator.run("load")
+    task = Task(retries=3)
+    task.arguments["retries"] = 5
+    assert task.run() == the_last(simulator)
+
+
+def test_execution_timeout_before_anything_is_sent_is_one_like_any_other(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulator.run("load")
+    monkeypatch.setattr(
+        ExecuteJobOperator, "_look_until_over", lambda *_: (_ for _ in ()).throw(AirflowTaskTimeout("x"))
+    )
+    with pytest.raises(AirflowTaskTimeout):
+        Task(if_running="wait").run()
+
+
+@pytest.mark.parametrize("store", [True, False])
+def test_r09_a_connection_that_cannot_be_read_once_does_not_end_the_wait(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch, store: bool
+) -> None:
+    get = TimeXtenderHook.get_connection
+    reads = itertools.count(1)
+
+    def get_but_once(conn_id: str) -> Any:
+        if next(reads) == 2:
+            raise RuntimeError("The secrets backend is restarting.")
+        return get(conn_id)
+
+    monkeypatch.setattr(TimeXtenderHook, "get_connection", staticmethod(get_but_once))
+    task = Task(store=store_where_there_is_one() if store else None)
+    assert task.run(DEFERRABLE[0]) == the_last(simulator)
 
 
 def test_without_retries_nothing_is_said_of_them(
@@ -631,11 +837,12 @@ def test_r07_the_turn_may_be_lost_to_somebody_else_and_is_waited_for_again(
     end_when_looked_at(simulator)
     passed = iter([True])
 
-    def let_another_pass(self: Any) -> None:
+    def let_another_pass(self: Any) -> float:
         if next(passed, False):
             simulator.run("load")
+        return 0
 
-    monkeypatch.setattr(ExecuteJobOperator, "_let_others_pass", let_another_pass)
+    monkeypatch.setattr(ExecuteJobOperator, "_moment", let_another_pass)
     assert Task(if_running="wait").run(mode) == the_last(simulator)
     assert len(simulator.world.executions) == 3
     assert simulator.world.executions[2].queued > simulator.world.executions[1].ended
@@ -645,7 +852,7 @@ def test_r07_the_turn_may_be_lost_to_somebody_else_and_is_waited_for_again(
 def test_r07_two_tasks_that_wait_for_the_same_turn_run_one_after_the_other(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(operators, "MAX_PAUSE", 10.0)
+    monkeypatch.setattr(operators, "MAX_MOMENT", 10.0)
     job = simulator.job("load")
     job.pickup, job.duration = 0.0, 0.4
     simulator.run("load")
@@ -727,6 +934,14 @@ def test_r07_attach_says_what_it_cannot_follow(simulator: Simulator) -> None:
     with pytest.raises(errors.JobBusy, match="shows no execution to attach to"):
         Task(if_running="attach", timeout=0.2).run()
     assert simulator.count("execute") == 0
+
+
+def test_r07_attach_queues_the_job_if_it_was_started_by_hand_and_is_over(simulator: Simulator) -> None:
+    job = simulator.job("load")
+    job.pickup, job.duration, job.log_at_end = 0, 0.3, True
+    simulator.run("load", by="hand")
+    assert Task(if_running="attach").run() == the_last(simulator)
+    assert simulator.count("execute") == 1
 
 
 def test_r07_attach_queues_the_job_if_what_ran_has_left_no_trace(simulator: Simulator) -> None:

@@ -241,7 +241,11 @@ def test_execution_timeout_during_the_wait_is_not_retried(
 def test_execution_timeout_during_the_submission_is_not_retried(
     simulator: Simulator, context: Any, mocker: Any
 ) -> None:
-    mocker.patch.object(TimeXtenderHook, "execute_job", side_effect=AirflowTaskTimeout("Timeout"))
+    def too_slow(job_id: str, before: Any) -> None:
+        before()
+        raise AirflowTaskTimeout("Timeout")
+
+    mocker.patch.object(TimeXtenderHook, "execute_job", side_effect=too_slow)
     with pytest.raises(AirflowFailException, match="was queued, so this task is not retried"):
         execute(execution_timeout=timedelta(hours=1)).execute(context)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -13,11 +13,23 @@ from hypothesis import strategies as st
 
 from airflow_provider_timextender.api import BLANK_GUID, Execution, ExecutionState, JobState, JobStatus
 from airflow_provider_timextender.errors import ContractError, InvalidInput
-from airflow_provider_timextender.submission import Clears, Found, Record, Search, last_started
+from airflow_provider_timextender.submission import (
+    Adopted,
+    NotQueued,
+    Outcome,
+    Record,
+    Search,
+    Stage,
+    Tries,
+    Unclear,
+    last_started,
+)
 
 JOB = "3f2504e0-4f89-11d3-9a0c-0305e82c3301"
 T0 = datetime(2026, 1, 1, tzinfo=timezone.utc)
 START_TIMEOUT = 600.0
+
+TRIES = Tries(number=1, most=2, retries=2, clears=1)
 
 guids = st.uuids().map(str)
 
@@ -35,11 +47,11 @@ def execution(trigger_id: str | None, start: float | None = 10, **given: Any) ->
     return Execution(JOB, trigger_id, given.pop("state", ExecutionState.RUNNING), start=begun, **given)
 
 
-def record(*known: Execution, state: JobState = JobState.IDLE) -> Record:
-    return Record.of(status(state), list(known), Clears(2, 1), T0)
+def record(*known: Execution, state: JobState | None = JobState.IDLE) -> Record:
+    return Record.of(status(state), list(known), TRIES, T0)
 
 
-def found(kept: Record, *looks: tuple[float, JobState, list[Execution]]) -> Found | None:
+def found(kept: Record, *looks: tuple[float, JobState, list[Execution]]) -> Outcome | None:
     """Return what the last of some looks comes to; those before it must have come to nothing."""
     search, outcome = Search.of(kept, START_TIMEOUT), None
     for seconds, state, executions in looks:
@@ -52,28 +64,16 @@ OURS, THEIRS = str(uuid.UUID(int=1)), str(uuid.UUID(int=2))
 
 
 @given(
-    guids,
-    st.datetimes(timezones=st.just(timezone.utc)),
-    st.booleans(),
-    st.none() | st.lists(guids).map(tuple),
-    st.integers(0, 9),
-    st.integers(0, 99),
-    st.integers(0, 99),
-    st.none() | guids,
-    st.booleans(),
+    st.builds(
+        Record,
+        job_id=guids,
+        asked_at=st.datetimes(timezones=st.just(timezone.utc)),
+        known=st.none() | st.lists(guids).map(tuple),
+        stage=st.sampled_from(get_args(Stage)),
+        trigger_id=guids,
+    )
 )
-def test_a_record_comes_back_from_json_as_it_was(
-    job_id: str,
-    asked_at: datetime,
-    idle: bool,
-    known: Any,
-    unnamed: int,
-    tries: int,
-    clears: int,
-    trigger_id: str | None,
-    closed: bool,
-) -> None:
-    kept = Record(job_id, asked_at, idle, known, unnamed, Clears(tries, clears), trigger_id, closed)
+def test_a_record_comes_back_from_json_as_it_was(kept: Record) -> None:
     assert Record.from_dict(json.loads(json.dumps(kept.to_dict()))) == kept
 
 
@@ -83,18 +83,43 @@ def test_r39_a_record_is_stored_in_these_words() -> None:
     assert kept.to_dict() == {
         "job_id": JOB,
         "asked_at": "2026-01-01T00:00:00+00:00",
-        "idle": True,
+        "hidden": False,
         "known": [THEIRS],
         "unnamed": 1,
-        "max_tries": 2,
-        "clear_number": 1,
+        "most": 2,
+        "clears": 1,
+        "stage": "asked",
         "trigger_id": None,
-        "closed": False,
     }
 
 
 @pytest.mark.parametrize(
-    "stored", [None, 1, "x", [], {}, {"job_id": JOB}, {**record().to_dict(), "asked_at": "yesterday"}]
+    ("tries", "cleared"),
+    [
+        (Tries(2, 2, 2, 1), False),  # a retry
+        (Tries(2, 3, 2, 2), True),
+        (Tries(2, 2, 2, 5), False),  # other tasks were cleared
+        (Tries(2, 2, 1, 2), True),  # it has fewer retries since
+        (Tries(2, 2, 1, 1), False),
+    ],
+)
+def test_r06_a_clear_is_told_from_a_retry(tries: Tries, cleared: bool) -> None:
+    assert record().was_cleared(tries) is cleared
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        None,
+        1,
+        "x",
+        [],
+        {},
+        {"job_id": JOB},
+        {**record().to_dict(), "asked_at": "yesterday"},
+        {**record().to_dict(), "stage": "lost"},
+        {**record().to_dict(), "stage": "done"},
+    ],
 )
 def test_what_is_no_record_is_not_taken_for_one(stored: Any) -> None:
     with pytest.raises(InvalidInput, match="no record of a submission"):
@@ -109,31 +134,36 @@ def test_what_started_days_before_needs_not_be_remembered() -> None:
 
 
 def test_a_log_that_was_not_read_is_not_an_empty_one() -> None:
-    assert Record.of(status(JobState.IDLE), None, Clears(0), T0).known is None
+    assert Record.of(status(JobState.IDLE), None, TRIES, T0).known is None
 
 
-@pytest.mark.parametrize("state", [JobState.RUNNING, JobState.IDLE])
-def test_r05_one_that_has_begun_since_is_adopted_at_the_second_look(state: JobState) -> None:
+def test_r05_one_that_has_begun_since_is_adopted_when_the_job_is_idle() -> None:
     ours = [execution(THEIRS), execution(BLANK_GUID), execution(OURS)]
-    looks = [(0.0, JobState.PENDING, ours[:2]), (30.0, state, ours), (60.0, state, ours)]
-    assert found(record(*ours[:2]), *looks) == Found((OURS,))
+    busy = [(0.0, JobState.PENDING, ours[:2]), *((30.0 * n, JobState.RUNNING, ours) for n in range(1, 9))]
+    assert found(record(*ours[:2]), *busy) is None, "ours may wait behind it"
+    idle = [(300.0, JobState.IDLE, ours)]
+    assert found(record(*ours[:2]), *busy, *idle) is None, "the log may be late"
+    assert found(record(*ours[:2]), *busy, *idle, (330.0, JobState.IDLE, ours)) == Adopted(OURS)
+    theirs_as_well = [*ours, execution(str(uuid.UUID(int=3)))]
+    assert isinstance(found(record(*ours[:2]), *busy, *idle, (330.0, JobState.IDLE, theirs_as_well)), Unclear)
 
 
 def test_r05_a_clock_that_is_wrong_by_hours_changes_nothing() -> None:
     for start in (-14 * 3600, 14 * 3600, None):
         ours = [execution(OURS, start=start)]
-        assert found(record(), (0, JobState.RUNNING, ours), (30, JobState.RUNNING, ours)) == Found((OURS,))
+        assert found(record(), (0, JobState.IDLE, ours), (30, JobState.IDLE, ours)) == Adopted(OURS)
 
 
-def test_r05_in_a_crowd_one_is_adopted_when_nothing_can_be_hidden_any_more() -> None:
-    # The job was busy when it was asked for, perhaps with one that the log did not show yet.
-    kept = record(state=JobState.RUNNING)
-    one = [execution(OURS)]
-    busy = [(float(n), JobState.RUNNING, one) for n in range(5)]
-    assert found(kept, *busy) is None
-    assert found(kept, *busy, (9, JobState.IDLE, one)) == Found((OURS,))
-    two = [*one, execution(THEIRS)]
-    assert found(kept, *busy, (9, JobState.IDLE, two)) == Found((OURS, THEIRS)), "who knows"
+@pytest.mark.parametrize("state", [JobState.PENDING, JobState.RUNNING, None])
+def test_r02_what_was_hidden_before_is_not_taken_for_ours(state: Any) -> None:
+    ended = execution(BLANK_GUID, state=ExecutionState.SUCCEEDED, end=after(5))
+    kept = record(ended, state=state)
+    assert kept.hidden
+    new = [ended, execution(OURS)]
+    assert found(kept, (0, JobState.RUNNING, new)) == Unclear((OURS,))
+    looks: Any = [(float(n), JobState.IDLE, [ended]) for n in range(0, 601, 100)]
+    assert found(kept, *looks) == NotQueued(), "it was started by hand"
+    assert not record(execution(BLANK_GUID), state=JobState.RUNNING).hidden, "here it is"
 
 
 def test_r05_nothing_was_queued_if_the_job_stays_idle_for_the_whole_start_timeout() -> None:
@@ -141,7 +171,7 @@ def test_r05_nothing_was_queued_if_the_job_stays_idle_for_the_whole_start_timeou
         (float(n), JobState.IDLE, []) for n in range(0, 600, 30)
     ]
     assert found(record(), *looks) is None
-    assert found(record(), *looks, (600, JobState.IDLE, [])) == Found(())
+    assert found(record(), *looks, (600, JobState.IDLE, [])) == NotQueued()
 
 
 def test_r05_it_counts_from_when_the_job_was_last_busy() -> None:
@@ -150,12 +180,12 @@ def test_r05_it_counts_from_when_the_job_was_last_busy() -> None:
     looks = [(float(n), JobState.RUNNING, [other]) for n in range(0, 3600, 300)]
     looks += [(float(n), JobState.IDLE, [other]) for n in range(3600, 3900, 30)]
     assert found(kept, *looks) is None
-    assert found(kept, *looks, (4200, JobState.IDLE, [other])) == Found(())
+    assert found(kept, *looks, (4200, JobState.IDLE, [other])) == NotQueued()
 
 
 def test_r05_nobody_has_looked_for_hours_so_the_log_gets_a_moment() -> None:
     assert found(record(), (7200, JobState.IDLE, [])) is None
-    assert found(record(), (7200, JobState.IDLE, []), (7231, JobState.IDLE, [])) == Found(())
+    assert found(record(), (7200, JobState.IDLE, []), (7231, JobState.IDLE, [])) == NotQueued()
 
 
 def test_r05_a_log_that_tells_no_trigger_ids_is_no_empty_one() -> None:
@@ -163,32 +193,38 @@ def test_r05_a_log_that_tells_no_trigger_ids_is_no_empty_one() -> None:
     looks = [(0.0, JobState.IDLE, [unnamed]), (700.0, JobState.IDLE, [unnamed])]
     with pytest.raises(ContractError, match=r"vocabulary\.fields\.execution\.trigger_id"):
         found(record(), *looks)
-    assert found(record(unnamed), *looks) == Found(()), "it was there before"
+    assert found(record(unnamed), *looks) == NotQueued(), "it was there before"
 
 
 @given(
     known=st.lists(guids, max_size=4, unique=True),
     new=st.lists(guids, max_size=3, unique=True),
-    idle=st.booleans(),
+    before=st.sampled_from([*JobState, None]),
     states=st.lists(st.sampled_from([*JobState, None]), min_size=1, max_size=8),
     pause=st.floats(1, 2000),
 )
 def test_r05_whatever_is_seen_only_one_that_is_new_and_alone_is_adopted(
-    known: list[str], new: list[str], idle: bool, states: list[JobState | None], pause: float
+    known: list[str], new: list[str], before: JobState | None, states: list[JobState | None], pause: float
 ) -> None:
-    before = [execution(id_, start=-5) for id_ in known]
-    kept = record(*before, state=JobState.IDLE if idle else JobState.RUNNING)
+    old = [execution(id_, start=-5) for id_ in known]
+    kept = record(*old, state=before)
     search = Search.of(kept, START_TIMEOUT)
-    fresh = [id_ for id_ in new if id_ not in known]
-    shown = [*before, *(execution(id_) for id_ in fresh), execution(BLANK_GUID)]
+    fresh = tuple(id_ for id_ in new if id_ not in known)
+    shown = [*old, *(execution(id_) for id_ in fresh), execution(BLANK_GUID)]
     for number, state in enumerate(states):
         search, outcome = search.after(status(state), shown, after(number * pause))
         if outcome is None:
             continue
-        assert list(outcome.trigger_ids) == fresh
-        if not fresh:
+        if isinstance(outcome, NotQueued):
+            assert not fresh
             assert state is JobState.IDLE
             assert number * pause >= START_TIMEOUT
+        elif isinstance(outcome, Adopted):
+            assert (outcome.trigger_id,) == fresh
+            assert state is JobState.IDLE
+            assert not kept.hidden
+        else:
+            assert outcome.trigger_ids == fresh
         break
 
 
