@@ -162,12 +162,10 @@ class Search:
     """The search for the execution of a request whose receipt is missing, between two looks.
 
     :ivar run: what is remembered of the job's status.
-    :ivar seen: the trigger ids that were unknown at the last look.
     """
 
     record: Record
     run: Run
-    seen: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, record: Record, start_timeout: float) -> Search:
@@ -192,13 +190,11 @@ class Search:
         ids = _ids_since(executions, self.record.asked_at)
         known = self.record.known or ()
         new = tuple(id_ for id_ in ids if id_ is not None and id_ not in known)
-        search = replace(self, run=run, seen=new)
+        search = replace(self, run=run)
         if len(new) > 1 or (new and self.record.hidden):
             return search, Unclear(new)
-        # While the job is busy, ours may still wait behind one that somebody else has queued just before it;
-        # when it has become idle, the log may be late.
-        idle_twice = run.idle_since is not None and self.run.idle_since is not None
-        if new and new == self.seen and idle_twice:
+        # While the job is busy, ours may still wait behind one that somebody else has queued just before it.
+        if new and run.is_settled(now):
             return search, Adopted(new[0])
         if new or not run.has_waited_in_vain(now):
             return search, None

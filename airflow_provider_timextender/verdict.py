@@ -34,7 +34,7 @@ ERROR_LINES = 5
 """How many of its last error lines a failed execution's message shows."""
 
 LOG_LAG = 30.0
-"""Seconds for which an idle job must have been watched before it is said that an execution never started."""
+"""Seconds by which a log may be late: for so long an idle job is watched before its log is believed."""
 
 _WHY_BYTES = 1400
 """The longest explanation of a failure: it also travels in a trigger's event, which has to stay small."""
@@ -104,11 +104,15 @@ class Run:
         """Return for how many seconds the job has done nothing, as far as is known."""
         return (now - (self.active_at or self.asked_at)).total_seconds()
 
+    def is_settled(self, now: datetime) -> bool:
+        """Tell whether a job has been watched idle for so long that its log is no longer late."""
+        watched = (now - (self.idle_since or now)).total_seconds()
+        return watched >= min(self.start_timeout, LOG_LAG)
+
     def has_waited_in_vain(self, now: datetime) -> bool:
         """Tell whether an idle job would have shown an execution by now."""
         # Nobody may have looked for a long time; then the log gets a moment to show what it is late with.
-        watched = (now - (self.idle_since or now)).total_seconds()
-        return self.idle_for(now) >= self.start_timeout and watched >= min(self.start_timeout, LOG_LAG)
+        return self.idle_for(now) >= self.start_timeout and self.is_settled(now)
 
 
 @dataclass(frozen=True)

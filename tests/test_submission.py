@@ -141,7 +141,7 @@ def test_r05_one_that_has_begun_since_is_adopted_when_the_job_is_idle() -> None:
     ours = [execution(THEIRS), execution(BLANK_GUID), execution(OURS)]
     busy = [(0.0, JobState.PENDING, ours[:2]), *((30.0 * n, JobState.RUNNING, ours) for n in range(1, 9))]
     assert found(record(*ours[:2]), *busy) is None, "ours may wait behind it"
-    idle = [(300.0, JobState.IDLE, ours)]
+    idle = [(300.0, JobState.IDLE, ours), (320.0, JobState.IDLE, ours)]
     assert found(record(*ours[:2]), *busy, *idle) is None, "the log may be late"
     assert found(record(*ours[:2]), *busy, *idle, (330.0, JobState.IDLE, ours)) == Adopted(OURS)
     theirs_as_well = [*ours, execution(str(uuid.UUID(int=3)))]

@@ -77,6 +77,7 @@ def live_crash() -> None:
             wait_for_completion=True,
             deferrable=deferrable,
             poll_interval=1,
+            start_timeout=5,
             retries=2,
             retry_delay=timedelta(seconds=1),
         ).expand(job_name=[f"{name} {number}" for number in range(CRASHES)])
