@@ -82,9 +82,11 @@ def settings(connection: ConnectionFields) -> Settings:
             portal_url=_portal_url(extra.get("portal_url")),
         )
     except InvalidInput as error:
-        problem = str(error)
-    # Raised out here, the error drags no frame along in which the API key can be seen.
-    raise InvalidInput(f"Airflow connection {connection.conn_id!r}: {problem}")
+        problem = f"Airflow connection {connection.conn_id!r}: {error}"
+    # Raised out here, the error drags no frame along in which the API key can be seen; Airflow 3 shows it in
+    # the repr of a connection.
+    del connection
+    raise InvalidInput(problem)
 
 
 def _extra(text: str | None) -> dict[str, Any]:
@@ -123,7 +125,7 @@ def _base_url(connection: ConnectionFields, *, allow_http: bool) -> str:
         raise InvalidInput(f"the host {typed!r} has the scheme {parts.scheme!r}; use https.")
     if parts.username or parts.password or "@" in parts.netloc:
         raise InvalidInput("the host must not hold a user name or password; the API key is enough.")
-    if not parts.hostname or any(c.isspace() for c in text):
+    if not parts.hostname or not text.isprintable() or " " in text:
         raise InvalidInput(f"the host {typed!r} is not a domain such as api.timextender.com.")
     if parts.query or parts.fragment:
         raise InvalidInput(f"the host {typed!r} must end with the domain or a path prefix.")
@@ -211,12 +213,19 @@ def _object(extra: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 def _proxies(value: Any) -> Mapping[str, str]:
     proxies = _object({"proxies": value}, "proxies")
     for scheme, url in proxies.items():
-        if scheme not in ("http", "https") or not isinstance(url, str) or "://" not in url:
+        if scheme not in ("http", "https") or not isinstance(url, str) or not _has_host(url):
             raise InvalidInput(
                 f"proxies.{scheme} is unusable; proxies takes "
                 '{"https": "http://proxy.example:3128"}, for https and http.'
             )
     return proxies
+
+
+def _has_host(url: str) -> bool:
+    try:
+        return "://" in url and bool(urlsplit(url).hostname) and urlsplit(url).port != 0
+    except ValueError:
+        return False
 
 
 def _portal_url(value: Any) -> str:
