@@ -43,6 +43,15 @@ BLANK_GUID = "00000000-0000-0000-0000-000000000000"
 
 _EXCERPT_LENGTH = 500
 
+_MIB = 1024 * 1024
+
+MAX_OBJECTS = 500_000
+"""How many JSON objects an answer may hold: once understood, the smallest take more than a hundred times
+their room in it. Log entries are so large that an answer reaches its limit in bytes before."""
+
+_MAX_MEMBERS = 1000
+"""How many members a JSON object may have; those of the API have about ten."""
+
 
 # --- vocabulary -----------------------------------------------------------------------------------
 
@@ -151,8 +160,13 @@ _SECTIONS: Mapping[str, Mapping[str, Names]] = {
 }
 
 
-@lru_cache(maxsize=4096)
 def _fold(word: str) -> str:
+    # A long one is no name of the API's, and is not kept.
+    return (_folded if len(word) <= 100 else _folded.__wrapped__)(word)
+
+
+@lru_cache(maxsize=4096)
+def _folded(word: str) -> str:
     if re.fullmatch(r"\s*-?\d+\s*", word):  # in a code, the sign means something
         return word.strip()
     return re.sub(r"[\s_-]", "", word).lower()
@@ -254,6 +268,15 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
+def plain(text: str) -> str:
+    """Return a text that cannot look like more than one: lines indented, control characters shown."""
+    lines = (
+        "".join(c if c.isprintable() or c == "\t" else ascii(c)[1:-1] for c in line)
+        for line in text.splitlines()
+    )
+    return "\n    ".join(lines)
+
+
 # --- ids ------------------------------------------------------------------------------------------
 
 _GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
@@ -318,7 +341,11 @@ class JobStatus:
 
 @dataclass(frozen=True)
 class Submission:
-    """The API's receipt for a queued job; ``trigger_id`` is unique to this one execution."""
+    """The API's receipt for a queued job.
+
+    :ivar trigger_id: unique to this one execution. :ivar message: its first thousand characters, as
+        :func:`plain` shows them.
+    """
 
     job_id: str
     trigger_id: str
@@ -408,14 +435,14 @@ def parse_time(text: Any) -> datetime | None:
 
     ``None`` stands for what is no such time, and for the years 1 and 9999, with which .NET says "not yet".
     """
-    if not isinstance(text, str):
+    if not isinstance(text, str) or len(text) > 100:
         return None
     # Python 3.10 reads neither "Z" nor the seven fractional digits of .NET.
-    plain = re.sub(r"(\.\d{6})\d+", r"\1", text.strip())
-    plain = re.sub(r"\.(\d{1,5})(?!\d)", lambda m: "." + m[1].ljust(6, "0"), plain)
-    plain = re.sub(r"[zZ]$", "+00:00", plain)
+    iso = re.sub(r"(\.\d{6})\d+", r"\1", text.strip())
+    iso = re.sub(r"\.(\d{1,5})(?!\d)", lambda m: "." + m[1].ljust(6, "0"), iso)
+    iso = re.sub(r"[zZ]$", "+00:00", iso)
     try:
-        time = datetime.fromisoformat(plain)
+        time = datetime.fromisoformat(iso)
         if time.year in (1, 9999):
             return None
         return time.replace(tzinfo=time.tzinfo or timezone.utc).astimezone(timezone.utc)
@@ -431,12 +458,14 @@ class Answer:
     """An HTTP answer as a carrier hands it over.
 
     :ivar where: method and URL, for messages. :ivar headers: with names in lower case.
+    :ivar problem: why the body is not whole; ``None`` if it is.
     """
 
     where: str
     status: int
     headers: Mapping[str, str]
     body: bytes
+    problem: str | None = None
 
 
 @dataclass(frozen=True)
@@ -456,6 +485,10 @@ class _Reader:
     def object(self, data: Any) -> Mapping[str, Any]:
         if not isinstance(data, dict):
             raise UnreadableAnswer(f"{self.where}: expected a JSON object, found {_short(data)}.")
+        if len(data) > _MAX_MEMBERS:
+            raise UnreadableAnswer(
+                f"{self.where}: a JSON object has {len(data)} members, more than {_MAX_MEMBERS}."
+            )
         return data
 
     def get(self, obj: Mapping[str, Any], entry: str) -> Any:
@@ -515,10 +548,11 @@ def _job_status(obj: Mapping[str, Any], reader: _Reader, job_id: str | None = No
 
 
 def _submission(obj: Mapping[str, Any], reader: _Reader, job_id: str) -> Submission:
+    message = reader.text(obj, "submission.message")
     return Submission(
         job_id=job_id,
         trigger_id=reader.needed_guid(obj, "submission.trigger_id"),
-        message=reader.text(obj, "submission.message"),
+        message=plain(message[:1000]) if message is not None else None,
         raw=obj,
     )
 
@@ -567,7 +601,7 @@ def _trigger_id(value: Any) -> str | None:
     try:
         return str(uuid.UUID(str(value).strip()))
     except ValueError:
-        return str(value)
+        return ascii(str(value)[:200])[1:-1]  # it stands in messages
 
 
 def _trigger_id_of(own: Any, logs: Sequence[Log]) -> str | None:
@@ -585,17 +619,29 @@ class Call(Generic[T]):
     """One request as a value: what to send, and how to understand the answer.
 
     :ivar absent: makes what a 404 stands for, ``None`` where it is an error.
+    :ivar limit: bytes of an answer, beyond which it is not read on. One about a single job takes a few
+        hundred.
     """
 
     method: str
     path: str
     parse: Callable[[Any, _Reader], T] = field(repr=False)
     absent: Callable[[], T] | None = field(repr=False, default=None)
+    limit: int = _MIB
+
+
+_LIST_LIMIT = 16 * _MIB
+"""Fifty thousand jobs of 300 bytes each."""
+
+_LOG_LIMIT = 64 * _MIB
+"""Two hundred thousand log entries of 300 bytes each: a job's log comes whole, whatever its age."""
 
 
 def list_jobs() -> Call[list[Job]]:
     """All jobs of the organisation."""
-    return Call("GET", "/public/jobs", lambda data, r: [_job(o, r) for o in r.objects(data)])
+    return Call(
+        "GET", "/public/jobs", lambda data, r: [_job(o, r) for o in r.objects(data)], limit=_LIST_LIMIT
+    )
 
 
 def execute_job(job_id: str) -> Call[Submission]:
@@ -620,7 +666,12 @@ def job_status(job_id: str) -> Call[JobStatus]:
 
 def all_job_statuses() -> Call[list[JobStatus]]:
     """What every job of the organisation is doing, in one answer."""
-    return Call("GET", "/public/jobs/status", lambda data, r: [_job_status(o, r) for o in r.objects(data)])
+    return Call(
+        "GET",
+        "/public/jobs/status",
+        lambda data, r: [_job_status(o, r) for o in r.objects(data)],
+        limit=_LIST_LIMIT,
+    )
 
 
 def job_logs(job_id: str, trigger_id: str | None = None) -> Call[list[Execution]]:
@@ -628,7 +679,12 @@ def job_logs(job_id: str, trigger_id: str | None = None) -> Call[list[Execution]
     job_id = guid(job_id, "job id")
     path = f"/public/jobs/{job_id}/logs"
     if trigger_id is None:
-        return Call("GET", path, lambda data, r: [_execution(o, r, job_id) for o in r.objects(data)])
+        return Call(
+            "GET",
+            path,
+            lambda data, r: [_execution(o, r, job_id) for o in r.objects(data)],
+            limit=_LOG_LIMIT,
+        )
     wanted = guid(trigger_id, "trigger id")
 
     def parse(data: Any, reader: _Reader) -> list[Execution]:
@@ -643,7 +699,7 @@ def job_logs(job_id: str, trigger_id: str | None = None) -> Call[list[Execution]
                 )
         return [replace(e, trigger_id=wanted) for e in found if e.trigger_id in (wanted, None)]
 
-    return Call("GET", f"{path}/{wanted}", parse)
+    return Call("GET", f"{path}/{wanted}", parse, limit=_LOG_LIMIT)
 
 
 def awaited_execution(job_id: str, trigger_id: str) -> Call[list[Execution]]:
@@ -660,15 +716,21 @@ def read(call: Call[T], answer: Answer, vocabulary: Vocabulary) -> T:
     """Return what an answer says.
 
     :raises TimeXtenderError: the one of the tree that fits; see :func:`error_for` for error statuses.
-    :raises UnreadableAnswer: if the status is a success and the body is not JSON.
+    :raises UnreadableAnswer: if the status is a success and the body is not JSON, or not whole.
     :raises ContractError: if it is JSON, but not what the vocabulary describes.
     """
     if answer.status == 404 and call.absent is not None:
         return call.absent()
     if not 200 <= answer.status < 300:
         raise error_for(answer)
+    problem = answer.problem or _too_many(answer.body)
+    if problem is not None:
+        raise UnreadableAnswer(
+            f"{answer.where}: HTTP {answer.status}, but the body is not read: {problem}. It begins: "
+            f"{excerpt(answer)}"
+        )
     try:
-        data = None if answer.status == 204 else json.loads(answer.body)
+        data = None if answer.status == 204 else json.loads(answer.body, object_pairs_hook=_object)
         return call.parse(data, _Reader(vocabulary, answer.where))
     except ContractError as error:
         error.args = (f"{error} The answer was HTTP {answer.status}: {excerpt(answer)}",)
@@ -677,6 +739,24 @@ def read(call: Call[T], answer: Answer, vocabulary: Vocabulary) -> T:
         raise UnreadableAnswer(
             f"{answer.where}: HTTP {answer.status}, but the body is not JSON: {excerpt(answer)}"
         ) from None
+
+
+def _too_many(body: bytes) -> str | None:
+    # A list that is empty takes less room than an object, and brackets are common in messages with SQL.
+    if body.count(b"{") <= MAX_OBJECTS and body.count(b"[") <= 8 * MAX_OBJECTS:
+        return None
+    return f"it has {len(body)} bytes with more than {MAX_OBJECTS} JSON objects, or eight times as many lists"
+
+
+def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(members)
+    if len(found) == len(members):
+        return found
+    # Which one of two states or ids counts is not guessed: what is told in several ways becomes their list.
+    told: dict[str, list[Any]] = {}
+    for name, value in members:
+        told.setdefault(name, []).append(value)
+    return {name: v[0] if v.count(v[0]) == len(v) else v for name, v in told.items()}
 
 
 def error_for(answer: Answer) -> TimeXtenderError:
@@ -717,7 +797,7 @@ def _said(answer: Answer, hint: str) -> str:
 
 def excerpt(answer: Answer) -> str:
     """The first 500 characters of a body, for messages."""
-    text = answer.body.decode("utf-8", errors="replace").strip()
+    text = plain(answer.body[: 8 * _EXCERPT_LENGTH].decode("utf-8", errors="replace").strip())
     return (text[:_EXCERPT_LENGTH] + "...") if len(text) > _EXCERPT_LENGTH else text or "(nothing)"
 
 
@@ -741,12 +821,15 @@ def find_job(jobs: Sequence[Job], name: str) -> Job:
     if len(matches) == 1:
         return matches[0]
     if matches:
-        ids = ", ".join(job.id for job in matches)
+        ids = _some([job.id for job in matches])
         raise InvalidInput(f"{len(matches)} jobs are named {name!r}: {ids}. Give the job id instead.")
     raise InvalidInput(f"No job is named {name!r}. Jobs: {_names(jobs) or 'none'}.")
 
 
 def _names(jobs: Iterable[Job]) -> str:
-    names = sorted({job.name for job in jobs if job.name})
-    shown = ", ".join(map(repr, names[:20]))
+    return _some([_short(name) for name in sorted({job.name for job in jobs if job.name})])
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:20])
     return f"{shown} and {len(names) - 20} more" if len(names) > 20 else shown

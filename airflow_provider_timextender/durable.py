@@ -15,7 +15,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_timextender.api import BLANK_GUID, ExecutionState
+from airflow_provider_timextender.api import BLANK_GUID, ExecutionState, plain
 from airflow_provider_timextender.errors import (
     ContractError,
     InvalidInput,
@@ -41,7 +41,6 @@ from airflow_provider_timextender.verdict import (
     Succeeded,
     Waiting,
     judge_job,
-    plain,
 )
 
 if TYPE_CHECKING:

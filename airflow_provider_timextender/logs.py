@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from airflow_provider_timextender.api import SEVERITY_LEVELS, Execution, Log
+from airflow_provider_timextender.api import SEVERITY_LEVELS, Execution, Log, plain
 from airflow_provider_timextender.errors import InvalidInput
 from airflow_provider_timextender.inputs import to_time
-from airflow_provider_timextender.verdict import plain
 
 RELAY_LIMIT = 1000
 """How many lines of an execution's log an operator repeats in its task log: the last ones."""
+
+MAX_LINE = 20_000
+"""How many characters of one entry are repeated there."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ def write(logs: Sequence[Log], logger: Any) -> Iterator[None]:
         )
     for entry in logs[-RELAY_LIMIT:]:
         stamp = f"[{entry.time.isoformat(timespec='seconds')}] " if entry.time else ""
-        logger.log(entry.level, "TimeXtender: %s%s", stamp, plain(entry.message))
+        more = "..." if len(entry.message) > MAX_LINE else ""
+        logger.log(entry.level, "TimeXtender: %s%s%s", stamp, plain(entry.message[:MAX_LINE]), more)
         yield
 
 

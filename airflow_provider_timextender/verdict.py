@@ -22,6 +22,7 @@ from airflow_provider_timextender.api import (
     JobStatus,
     awaited_execution,
     job_logs,
+    plain,
 )
 from airflow_provider_timextender.errors import (
     ContractError,
@@ -226,23 +227,14 @@ def judge_execution(execution: Execution) -> Waiting | Succeeded | Failed:
 def _why_failed(execution: Execution) -> str:
     why = (
         f"TimeXtender job {execution.job_id} failed (trigger id {execution.trigger_id}): "
-        f"{shorten(plain(execution.message or 'TimeXtender gave no message.'), 500)}"
+        f"{shorten(plain((execution.message or 'TimeXtender gave no message.')[:_WHY_BYTES]), 500)}"
     )
-    errors = [plain(log.message) for log in execution.logs if log.level >= 40][-ERROR_LINES:]
-    for number, line in enumerate(errors):
+    errors = [log.message[:_WHY_BYTES] for log in execution.logs if log.level >= 40][-ERROR_LINES:]
+    for number, line in enumerate(map(plain, errors)):
         if number == 0:
             why += "\nIts last error lines:"
         why += f"\n  {shorten(line, (_WHY_BYTES - len(json.dumps(why))) // (len(errors) - number) - 3)}"
     return why
-
-
-def plain(text: str) -> str:
-    """Return a text that cannot look like more than one: lines indented, control characters shown."""
-    lines = (
-        "".join(c if c.isprintable() or c == "\t" else ascii(c)[1:-1] for c in line)
-        for line in text.splitlines()
-    )
-    return "\n    ".join(lines)
 
 
 def shorten(text: str, size: int) -> str:

@@ -334,6 +334,62 @@ def test_r14_json_that_is_nested_deeply_is_one_of_our_errors() -> None:
             read(api.execute_job(JOB), answer(b'{"TriggerId": ' + nested + b"}"), Vocabulary())
 
 
+def say_text(call: api.Call[Any], text: str) -> Any:
+    return read(call, answer(text.encode()), Vocabulary())
+
+
+def test_r01_a_state_that_is_given_twice_is_not_guessed() -> None:
+    (execution,) = say_text(api.job_logs(JOB), '[{"State": "Failed", "State": "Succeeded"}]')
+    assert execution.state is None
+    assert "['Failed', 'Succeeded'], a word in no table" in execution.problem
+    (execution,) = say_text(api.job_logs(JOB), '[{"State": "Failed", "x": 1, "State": "Failed", "x": 2}]')
+    assert execution.state is ExecutionState.FAILED
+    assert execution.raw["x"] == [1, 2]
+
+
+def test_r02_an_id_that_is_given_twice_is_none() -> None:
+    with pytest.raises(errors.ContractError, match=r"submission\.trigger_id .* is not a guid"):
+        say_text(api.execute_job(JOB), f'{{"TriggerId": "{TRIGGER}", "TriggerId": "{OTHER}"}}')
+    with pytest.raises(errors.ContractError, match="which is no guid"):
+        say_text(api.job_logs(JOB, TRIGGER), f'[{{"TriggerId": "{OTHER}", "TriggerId": "{TRIGGER}"}}]')
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999", "0." + "1" * 10**5, "1" * 4000, "-0"])
+def test_r01_no_strange_number_stands_for_a_state(number: str) -> None:
+    assert say_text(api.job_status(JOB), f'{{"Status": {number}}}').state is None
+    (execution,) = say_text(api.job_logs(JOB), f'[{{"State": {number}, "EndTime": null}}]')
+    assert execution.state is None
+    assert len(execution.problem) < 700
+
+
+def test_r41_an_object_of_very_many_members_is_not_read() -> None:
+    many = ", ".join(f'"{number}": 0' for number in range(1001))
+    with pytest.raises(errors.UnreadableAnswer, match="a JSON object has 1001 members, more than 1000"):
+        say_text(api.job_status(JOB), f"{{{many}}}")
+
+
+def test_r41_lists_within_lists_are_counted_as_well() -> None:
+    with pytest.raises(errors.UnreadableAnswer, match="or eight times as many lists"):
+        say_text(api.job_logs(JOB), "[" + "[]," * (8 * api.MAX_OBJECTS) + "[]]")
+
+
+def test_r41_no_name_of_a_member_is_kept_for_ever() -> None:
+    before = api._folded.cache_info().currsize
+    say(api.job_status(JOB), {"Status": "idle", "x" * 101: 1})
+    say(api.job_status(JOB), {"Status": "y" * 101})
+    assert api._folded.cache_info().currsize <= before + 1
+    assert api.parse_time("2026-01-01" + "0" * 10**6) is None
+
+
+def test_r14_a_body_that_is_not_whole_is_unreadable_and_an_error_status_is_what_it_is() -> None:
+    for status, kind in ((200, errors.UnreadableAnswer), (204, errors.UnreadableAnswer),
+                         (500, errors.ServerError), (401, errors.Refused)):  # fmt: skip
+        cut = Answer("GET x", status, {}, b"[1, 2", "it broke")
+        with pytest.raises(kind, match=r"\[1, 2") as caught:
+            read(api.list_jobs(), cut, Vocabulary())
+        assert ("it broke" in str(caught.value)) is (status < 300)
+
+
 def test_r14_a_contract_error_keeps_what_was_said() -> None:
     with pytest.raises(errors.ContractError, match=r"HTTP 200.*The job is already running since noon"):
         say(api.execute_job(JOB), {"Message": "The job is already running since noon"})
