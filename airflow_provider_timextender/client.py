@@ -10,9 +10,12 @@ import asyncio
 import logging
 import math
 import os
+import re
 import ssl
-from collections.abc import Callable, Iterator, Mapping
+import traceback
+from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
+from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,7 +26,8 @@ from requests.auth import AuthBase
 from urllib3 import exceptions as urllib3
 
 from airflow_provider_timextender import __version__
-from airflow_provider_timextender.api import Answer, Call, read
+from airflow_provider_timextender.api import Call, plain, read
+from airflow_provider_timextender.bounds import IN_ALL, BoundedAdapter
 from airflow_provider_timextender.connection import Settings
 from airflow_provider_timextender.errors import (
     BadCertificate,
@@ -35,6 +39,7 @@ from airflow_provider_timextender.errors import (
     Unavailable,
     Unreachable,
 )
+from airflow_provider_timextender.incoming import Incoming
 
 if TYPE_CHECKING:
     import aiohttp
@@ -70,7 +75,13 @@ def _repeat_rule(max_unreachable: float) -> dict[str, Any]:
     }
 
 
-_HEADERS = {"Accept": "application/json", "User-Agent": f"airflow-provider-timextender/{__version__}"}
+_HEADERS = {
+    "Accept": "application/json",
+    "Accept-Encoding": "gzip",  # what Incoming unpacks
+    "User-Agent": f"airflow-provider-timextender/{__version__}",
+}
+
+_PIECE = 64 * 1024
 
 
 class _ApiKey(AuthBase):
@@ -155,28 +166,39 @@ class Client:
         raise SubmissionUncertain(f"It is not known whether the job was queued: {problem}")
 
     def _send(self, call: Call[T], session: requests.Session) -> T:
-        url = f"{self._settings.base_url}{call.path}"
-        where = f"{call.method} {url}"
+        where = f"{call.method} {self._settings.base_url}{call.path}"
         try:
-            response = session.request(
-                call.method,
-                url,
-                auth=self._auth,
-                headers=_HEADERS,
-                timeout=self._settings.timeout,
-                # Given here because a CA bundle from the environment overrides a session's `verify`.
-                verify=self._settings.verify,
-                proxies=dict(self._settings.proxies),
-                allow_redirects=False,
-            )
+            incoming = self._ask(call, session, where)
         except Exception as error:  # noqa: BLE001 - a library may raise anything for a strange answer
             failure = _failure(error, where, self._settings)
         else:
-            return _read(
-                call, self._settings, where, response.status_code, response.headers, response.content
-            )
+            return _read(call, incoming, self._settings)
         # Raised out here, so that the request, whose headers hold the key, is not in its context.
         raise failure
+
+    def _ask(self, call: Call[T], session: requests.Session, where: str) -> Incoming:
+        url = f"{self._settings.base_url}{call.path}"
+        if not isinstance(session.get_adapter(url), BoundedAdapter):
+            session.mount(self._settings.base_url, BoundedAdapter())
+            # Nothing of one answer may show in the next request.
+            session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
+        with session.request(
+            call.method,
+            url,
+            auth=self._auth,
+            headers=_HEADERS,
+            timeout=self._settings.timeout,
+            # Given here because a CA bundle from the environment overrides a session's `verify`.
+            verify=self._settings.verify,
+            proxies=dict(self._settings.proxies),
+            allow_redirects=False,
+            stream=True,
+        ) as response:
+            incoming = Incoming(where, response.status_code, response.raw.headers, call.limit)
+            for piece in response.raw.stream(_PIECE, decode_content=False):
+                if not incoming.add(piece):
+                    break
+            return incoming
 
 
 CONNECTIONS = 2
@@ -227,13 +249,14 @@ class AsyncClient:
             # A CA bundle is read from disk, which must not hold up the event loop.
             trust = await asyncio.to_thread(_trust, self.settings.verify)
             timeout = self.settings.timeout
-            # Also in all, as an answer may come in drops. Not by asyncio.wait_for, which before Python 3.12
-            # can swallow a cancellation, so that whoever ends a poll would wait for ever.
-            limits = aiohttp.ClientTimeout(total=4 * timeout, sock_connect=timeout, sock_read=timeout)
+            # Not by asyncio.wait_for, which before Python 3.12 can swallow a cancellation, so that whoever
+            # ends a poll would wait for ever.
+            limits = aiohttp.ClientTimeout(total=IN_ALL * timeout, sock_connect=timeout, sock_read=timeout)
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=CONNECTIONS, ssl=trust),
                 timeout=limits,
                 headers=_HEADERS,
+                auto_decompress=False,
                 # Nothing of one answer may show in the next request, nor anything of the environment:
                 # `trust_env` would also send the credentials of a .netrc.
                 cookie_jar=aiohttp.DummyCookieJar(),
@@ -242,31 +265,36 @@ class AsyncClient:
         return self._session
 
     async def _send(self, call: Call[T]) -> T:
-        settings = self.settings
-        url = f"{settings.base_url}{call.path}"
-        where = f"{call.method} {url}"
+        where = f"{call.method} {self.settings.base_url}{call.path}"
         session = await self._open()
         failure: Unreachable | InvalidInput
         try:
-            # The wait for one's turn is no fault of the server's, and does not count.
-            async with (
-                self._turns,
-                session.request(
-                    call.method,
-                    url,
-                    headers={settings.api_key_header: settings.api_key},
-                    proxy=self._proxy,
-                    allow_redirects=False,
-                ) as response,
-            ):
-                body = await response.read()
+            incoming = await self._ask(call, session, where)
         except Exception as error:  # noqa: BLE001 - as above
-            failure = _async_failure(error, where, settings)
+            failure = _async_failure(error, where, self.settings)
         else:
-            parse = partial(_read, call, settings, where, response.status, response.headers, body)
-            return await asyncio.to_thread(parse) if len(body) > _LARGE else parse()
+            parse = partial(_read, call, incoming, self.settings)
+            return await asyncio.to_thread(parse) if incoming.size > _LARGE else parse()
         # As in Client: raised out here, without the request in its context.
         raise failure
+
+    async def _ask(self, call: Call[T], session: aiohttp.ClientSession, where: str) -> Incoming:
+        # The wait for one's turn is no fault of the server's, and does not count.
+        async with (
+            self._turns,
+            session.request(
+                call.method,
+                f"{self.settings.base_url}{call.path}",
+                headers={self.settings.api_key_header: self.settings.api_key},
+                proxy=self._proxy,
+                allow_redirects=False,
+            ) as response,
+        ):
+            incoming = Incoming(where, response.status, response.headers, call.limit)
+            async for piece in response.content.iter_any():
+                if not incoming.add(piece):
+                    break
+            return incoming
 
 
 def _proxy_for(settings: Settings) -> str | None:
@@ -297,26 +325,17 @@ def _context(bundle: str, changed: float) -> ssl.SSLContext:
     return ssl.create_default_context(**{"capath" if Path(bundle).is_dir() else "cafile": bundle})  # type: ignore[arg-type]
 
 
-def _read(
-    call: Call[T], settings: Settings, where: str, status: int, headers: Mapping[str, str], body: bytes
-) -> T:
-    # A server may quote the key, and a message may quote a part of what it said.
-    body = body.replace(settings.api_key.encode(), b"***")
-    lowered = {name.lower(): value for name, value in headers.items()}
-    try:
-        return read(call, Answer(where, status, lowered, body), settings.vocabulary)
-    except TimeXtenderError as error:
-        error.args = tuple(str(arg).replace(settings.api_key, "***") for arg in error.args)
-        raise
+def _read(call: Call[T], incoming: Incoming, settings: Settings) -> T:
+    return read(call, incoming.answer(settings), settings.vocabulary)
 
 
 def _async_failure(error: Exception, where: str, settings: Settings) -> Unreachable | InvalidInput:
     import aiohttp
 
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return _bad_certificate(where, error)
+        return _bad_certificate(where, error, settings)
     if isinstance(error, aiohttp.InvalidURL):
-        return _unusable(where, error)
+        return _unusable(where, error, settings)
     unsent = isinstance(
         error, (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError, aiohttp.ConnectionTimeoutError)
     )
@@ -328,17 +347,25 @@ def _failure(error: Exception, where: str, settings: Settings) -> Unreachable | 
     causes = list(_causes(error))
     last = causes[-1]
     if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
-        return _bad_certificate(where, last)
+        return _bad_certificate(where, last, settings)
     if type(error) is OSError or "X509" in str(last):  # how `requests` says it, before it opens a socket
         return InvalidInput(f"The CA bundle {settings.verify!r} cannot be read: {last}.")
     if isinstance(error, _UNUSABLE):
-        return _unusable(where, error)
+        return _unusable(where, error, settings)
     unsent = isinstance(error, requests.ConnectTimeout) or any(
         # NameResolutionError is a NewConnectionError; a proxy that could not be reached is one too.
-        isinstance(cause, urllib3.NewConnectionError) or str(cause).startswith("Tunnel connection failed")
+        isinstance(cause, urllib3.NewConnectionError)
+        or str(cause).startswith("Tunnel connection failed")
+        or _in_handshake(cause)
         for cause in causes
     )
     return _unreachable(where, last, settings, sent=not unsent)
+
+
+def _in_handshake(error: BaseException) -> bool:
+    # An error of TLS does not tell by its type whether it came before the request or after.
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_code.co_name == "do_handshake" for frame, _ in frames)
 
 
 _UNUSABLE = (
@@ -350,19 +377,31 @@ _UNUSABLE = (
 
 
 def _unreachable(where: str, error: BaseException, settings: Settings, *, sent: bool) -> Unreachable:
-    said = str(error).replace(settings.api_key, "***")
-    return Unreachable(f"{where}: no answer ({type(error).__name__}: {said}).", sent=sent)
+    return Unreachable(f"{where}: no answer ({type(error).__name__}: {_said(error, settings)}).", sent=sent)
 
 
-def _unusable(where: str, error: Exception) -> InvalidInput:
-    return InvalidInput(f"{where}: {error}. Check the host, `proxies` and `verify` of the connection.")
+def _unusable(where: str, error: Exception, settings: Settings) -> InvalidInput:
+    return InvalidInput(
+        f"{where}: {_said(error, settings)}. Check the host, `proxies` and `verify` of the connection."
+    )
 
 
-def _bad_certificate(where: str, error: BaseException) -> BadCertificate:
+def _bad_certificate(where: str, error: BaseException, settings: Settings) -> BadCertificate:
     return BadCertificate(
-        f"{where}: the server's certificate is not trusted ({error}). Nothing was sent. "
+        f"{where}: the server's certificate is not trusted ({_said(error, settings)}). Nothing was sent. "
         "Set the path of your CA bundle as `verify` in the extra of the connection."
     )
+
+
+def _said(error: BaseException, settings: Settings) -> str:
+    """Return a library's message, which may quote the server, or a proxy with its password."""
+    text = plain(_USER.sub("//***@", str(error).replace(settings.api_key, "***")))
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
+
+
+_LONGEST = 500
+
+_USER = re.compile(r"//[^\s/@]*@")
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

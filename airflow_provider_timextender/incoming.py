@@ -1,0 +1,92 @@
+"""An answer while it arrives: unpacked and collected within a limit, whoever carries it."""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from collections.abc import Mapping
+
+from airflow_provider_timextender.api import Answer
+from airflow_provider_timextender.connection import Settings
+
+ERROR_LIMIT = 16 * 1024
+"""Bytes that are read of an answer which is no success: its message shows the first few hundred."""
+
+_GZIP = 16 + zlib.MAX_WBITS
+
+
+class Incoming:
+    """Collects an answer.
+
+    It unpacks gzip itself, and nothing else is offered to the server: not every supported version of the HTTP
+    libraries limits what it unpacks. No repr shows what it holds, as a server may have quoted the API key.
+
+    :param limit: bytes of a success, both as they are sent and unpacked.
+    """
+
+    def __init__(self, where: str, status: int, headers: Mapping[str, str], limit: int) -> None:
+        self._where = where
+        self._status = status
+        self._headers = {name.lower(): value for name, value in headers.items()}
+        self._limit = limit if 200 <= status < 300 else ERROR_LIMIT
+        packed = self._headers.get("content-encoding", "").strip().lower() in ("gzip", "x-gzip")
+        self._gzip = zlib.decompressobj(_GZIP) if packed else None
+        self._sent = 0
+        self._body = bytearray()
+        self._problem: str | None = None
+
+    def add(self, piece: bytes) -> bool:
+        """Add what has arrived, and tell whether more is wanted."""
+        self._sent += len(piece)
+        if self._gzip is None:
+            self._body += piece
+        else:
+            try:
+                self._body += self._gzip.decompress(piece, self._limit + 1 - len(self._body))
+            except zlib.error as error:
+                self._problem = f"its gzip is broken ({error})"
+            if self._gzip.unused_data:
+                self._problem = "something follows its gzip"
+        # What is sent counts as well: gzip can be endless and unpack to nothing.
+        if max(self._sent, len(self._body)) > self._limit:
+            self._problem = (
+                f"it is larger than {self._limit} bytes, the limit for this call "
+                f"({self._sent} bytes were read, {len(self._body)} unpacked)"
+            )
+        return self._problem is None
+
+    @property
+    def size(self) -> int:
+        """Bytes, unpacked."""
+        return len(self._body)
+
+    def answer(self, settings: Settings) -> Answer:
+        """Return the answer as UTF-8 and without the API key, which a server may quote."""
+        if self._problem is None and self._gzip is not None and self._sent and not self._gzip.eof:
+            self._problem = "its gzip breaks off"
+        headers = {name: value.replace(settings.api_key, "***") for name, value in self._headers.items()}
+        if self._problem is None:
+            body = _without(settings.api_key, _utf8(bytes(self._body)))
+        else:
+            body = _without(settings.api_key, _utf8(bytes(self._body[:ERROR_LIMIT])))
+            # Where it was cut, a part of the key may be left.
+            body = body[: -len(settings.api_key) * _ESCAPE]
+        return Answer(self._where, self._status, headers, body, self._problem)
+
+
+_ESCAPE = len(r"\u0000")
+
+
+def _utf8(body: bytes) -> bytes:
+    encoding = json.detect_encoding(body)
+    return body if encoding.startswith("utf-8") else body.decode(encoding, "replace").encode()
+
+
+def _without(key: str, body: bytes) -> bytes:
+    body = body.replace(key.encode(), b"***")
+    if b"\\" in body:
+        # Encoders of JSON write "+", "<" or "/" as \u002B, \u003c or \/.
+        letters = (rf"(?:{re.escape(c)}|\\{re.escape(c)}|\\u00(?i:{ord(c):02x}))" for c in key)
+        body = re.sub("".join(letters).encode(), b"***", body)
+    return body

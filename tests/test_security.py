@@ -1,0 +1,667 @@
+"""Hostile servers, hostile words, and a curious reader of tracebacks; reads over both carriers."""
+
+from __future__ import annotations
+
+import copy
+import gzip
+import json
+import logging
+import re
+import socket
+import ssl
+import threading
+import time
+import traceback
+import tracemalloc
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from itertools import chain, repeat
+from typing import Any
+
+import pytest
+import rich.traceback
+import trustme
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_timextender import api, connection, errors, logs, verdict
+from airflow_provider_timextender.client import Client
+from airflow_provider_timextender.connection import Settings
+from airflow_provider_timextender.hooks import TimeXtenderHook
+from airflow_provider_timextender.incoming import ERROR_LIMIT, Incoming
+from airflow_provider_timextender.simulator import Simulator
+
+from .conftest import API_KEY
+from .test_client import FromWorker
+
+JOB = "3f2504e0-4f89-11d3-9a0c-0305e82c3301"
+TRIGGER = "7d444840-9dc0-11d1-b245-5ffdce74fad2"
+STATUS = api.job_status(JOB)
+MIB = 1024 * 1024
+
+
+@dataclass
+class Server:
+    """What a server of bytes has got, and how much of its answer it got rid of."""
+
+    port: int
+    heard: list[bytes] = field(default_factory=list)
+    sent: int = 0
+
+
+Answer = Callable[[], Iterable[bytes]]
+
+
+@contextmanager
+def serving(answer: Answer, context: ssl.SSLContext | None = None) -> Iterator[Server]:
+    """Say the same to whoever connects."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = Server(listening.getsockname()[1])
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    accepted, _ = listening.accept()
+                    with suppress(OSError), accepted:
+                        accepted.settimeout(10)
+                        talk(accepted)
+
+        def talk(accepted: socket.socket) -> None:
+            with context.wrap_socket(accepted, server_side=True) if context else accepted as talking:
+                server.heard.append(talking.recv(65536))
+                for piece in answer():
+                    talking.sendall(piece)
+                    server.sent += len(piece)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield server
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join(10)
+        assert not thread.is_alive(), "somebody still reads"
+
+
+@contextmanager
+def carrier(kind: str, port: int, *, scheme: str = "http", **changes: Any) -> Iterator[Any]:
+    found = Settings(API_KEY, **{"base_url": f"{scheme}://127.0.0.1:{port}", "timeout": 5, **changes})
+    make: Any = FromWorker if kind == "aiohttp" else Client
+    with make(found, max_unreachable=0) as made:
+        yield made
+
+
+def failure(kind: str, port: int, call: api.Call[Any] = STATUS, **changes: Any) -> errors.TimeXtenderError:
+    """Return the error that a call ends in: a read over either carrier, or a submission."""
+    with carrier(kind, port, **changes) as made, pytest.raises(errors.TimeXtenderError) as caught:
+        made.submit(call) if kind == "submission" else made.read(call)
+    return caught.value
+
+
+both = pytest.mark.parametrize("kind", ["requests", "aiohttp"])
+all_ways = pytest.mark.parametrize("kind", ["requests", "aiohttp", "submission"])
+
+
+# --- how much is read ---
+
+
+def say(head: bytes, piece: bytes = b"", times: int | None = None) -> Answer:
+    """Say a head, and a piece so many times, or for ever."""
+    more = repeat(piece, 0) if not piece else repeat(piece) if times is None else repeat(piece, times)
+    return lambda: chain([b"HTTP/1.1 " + head], copy.copy(more))
+
+
+def packed(encoding: bytes, wbits: int, piece: bytes) -> Answer:
+    """Say a piece again and again, in a compressed stream without an end."""
+    packer = zlib.compressobj(9, wbits=wbits)
+    head = packer.compress(b"[") + packer.flush(zlib.Z_FULL_FLUSH)
+    packer.compress(piece)
+    packer.flush(zlib.Z_FULL_FLUSH)  # from here on, the same piece becomes the same bytes
+    again = packer.compress(piece) + packer.flush(zlib.Z_FULL_FLUSH)
+    return say(b"200 OK\r\nContent-Encoding: " + encoding + b"\r\n\r\n" + head, again * 50)
+
+
+SPACES = b" " * 65536
+CHUNK = b"10000\r\n" + SPACES + b"\r\n"
+ENDLESS = {
+    "100 MB": say(b"200 OK\r\nContent-Length: 104857600\r\n\r\n", SPACES, 1600),
+    "no end": say(b"200 OK\r\n\r\n", SPACES),
+    "chunks without an end": say(b"200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", CHUNK),
+    "one chunk without an end": say(b"200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffff\r\n", SPACES),
+    "gzip bomb": packed(b"gzip", 31, b" " * MIB),
+    "gzip of nothing": packed(b"GZip", 31, b""),
+    "deflate bomb": packed(b"deflate", 15, b" " * MIB),
+    "gzip twice": packed(b"gzip, gzip", 31, b" " * MIB),
+}
+
+
+@contextmanager
+def memory() -> Iterator[Callable[[], int]]:
+    """Measure how many bytes Python takes at most meanwhile."""
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        yield lambda: tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+
+
+@all_ways
+@pytest.mark.parametrize("answer", ENDLESS.values(), ids=list(ENDLESS))
+def test_r41_an_answer_is_read_up_to_a_limit(kind: str, answer: Answer) -> None:
+    with memory() as peak, serving(answer) as server:
+        error = failure(kind, server.port)
+    assert "is larger than 1048576 bytes, the limit for this call" in str(error)
+    assert type(error) is (errors.SubmissionUncertain if kind == "submission" else errors.UnreadableAnswer)
+    assert f"{STATUS.path}" in str(error)
+    assert len(str(error)) < 1500
+    assert peak() < 8 * MIB
+    assert server.sent < 30 * MIB, "the connection is closed, and not read to its end"
+
+
+@both
+def test_r41_an_unpacked_log_is_limited_as_well(kind: str) -> None:
+    call = api.job_logs(JOB)
+    assert call.limit == 64 * MIB
+    with memory() as peak, serving(packed(b"gzip", 31, b" " * MIB)) as server:
+        error = failure(kind, server.port, call)
+    assert "is larger than 67108864 bytes" in str(error)
+    assert peak() < 4 * call.limit
+
+
+@both
+@pytest.mark.parametrize("status", [b"503 Sorry", b"302 Found\r\nLocation: /elsewhere"])
+@pytest.mark.parametrize("answer", ENDLESS.values(), ids=list(ENDLESS))
+def test_r14_of_an_error_only_the_beginning_is_read(kind: str, status: bytes, answer: Answer) -> None:
+    def fail() -> Iterable[bytes]:
+        said = iter(answer())
+        yield next(said).replace(b"200 OK", status)
+        yield from said
+
+    with memory() as peak, serving(fail) as server:
+        error = failure(kind, server.port, api.job_logs(JOB))
+    assert type(error) is (errors.ServerError if status.startswith(b"503") else errors.Refused)
+    assert f"HTTP {status[:3].decode()}" in str(error)
+    assert peak() < 4 * MIB
+    assert server.sent < 10 * MIB
+
+
+ENDLESS_HEADERS = {
+    "many": say(b"200 OK\r\n", b"X-Header: value\r\n"),
+    "a long one": say(b"200 OK\r\nX-Header: ", SPACES),
+    "a long status line": say(b"200 ", SPACES),
+    "go on": say(b"100 Continue\r\n\r\n", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "early hints": say(b"103 Early Hints\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\n\r\n"),
+    "chunk size": say(b"200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"0" * 65536),
+    "trailers": say(b"200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"X-Header: value\r\n"),
+}
+
+
+@all_ways
+@pytest.mark.parametrize("answer", ENDLESS_HEADERS.values(), ids=list(ENDLESS_HEADERS))
+def test_r18_headers_without_an_end_are_an_error_in_time(kind: str, answer: Answer) -> None:
+    began = time.monotonic()
+    with memory() as peak, serving(answer) as server:
+        error = failure(kind, server.port, timeout=0.3)
+        assert time.monotonic() - began < 6
+    assert isinstance(error, (errors.Unreachable, errors.ServerError, errors.SubmissionUncertain))
+    assert isinstance(error, errors.SubmissionUncertain) is (kind == "submission")
+    assert len(str(error)) < 1500
+    assert peak() < 8 * MIB
+
+
+def drops(head: bytes, drop: bytes) -> Answer:
+    def fall() -> Iterator[bytes]:
+        yield b"HTTP/1.1 200 OK\r\n" + head
+        while True:
+            time.sleep(0.05)
+            yield drop
+
+    return fall
+
+
+DROPS = {
+    "of a body": drops(b"\r\n", b" "),
+    "of a body of known length": drops(b"Content-Length: 100000\r\n\r\n", b" "),
+    "of chunks": drops(b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
+    "of a header": drops(b"X-Header: ", b"x"),
+}
+
+
+@all_ways
+@pytest.mark.parametrize("answer", DROPS.values(), ids=list(DROPS))
+def test_r18_an_answer_in_drops_is_an_error_after_four_timeouts(kind: str, answer: Answer) -> None:
+    began = time.monotonic()
+    with serving(answer) as server:
+        error = failure(kind, server.port, timeout=0.2)
+        assert 0.7 < time.monotonic() - began < 4
+        server.heard.clear()
+    assert "imeout" in str(error) or "timed out" in str(error)
+    assert type(error) is (errors.SubmissionUncertain if kind == "submission" else errors.Unreachable)
+
+
+# --- what is read ---
+
+
+def whole(body: bytes, headers: bytes = b"") -> Answer:
+    return say(b"200 OK\r\nContent-Length: %d\r\n%s\r\n%s" % (len(body), headers, body))
+
+
+GZIP = b"Content-Encoding: gzip\r\n"
+IDLE = b'{"Status": "idle"}'
+
+
+@both
+@pytest.mark.parametrize("encoding", [b"gzip", b"GZIP", b"x-gzip"])
+def test_gzip_is_asked_for_and_understood(kind: str, encoding: bytes) -> None:
+    body = whole(gzip.compress(IDLE), b"Content-Encoding: " + encoding + b"\r\n")
+    with serving(body) as server, carrier(kind, server.port) as made:
+        assert made.read(STATUS).state == "idle"
+    (asked,) = re.findall(rb"(?i)accept-encoding: (.*?)\r\n", server.heard[0])
+    assert asked == b"gzip"
+
+
+@both
+def test_other_words_for_no_encoding_do_no_harm(kind: str) -> None:
+    body = whole(IDLE, b"Content-Encoding: utf-8\r\n")
+    with serving(body) as server, carrier(kind, server.port) as made:
+        assert made.read(STATUS).state == "idle"
+
+
+BROKEN = {
+    "gzip that breaks off": (whole(gzip.compress(IDLE)[:-4], GZIP), "its gzip breaks off"),
+    "no gzip": (whole(IDLE, GZIP), "its gzip is broken"),
+    "gzip and more": (whole(gzip.compress(IDLE) * 2, GZIP), "something follows its gzip"),
+    "deflate": (whole(zlib.compress(IDLE), b"Content-Encoding: deflate\r\n"), "is not JSON"),
+    "too little": (say(b"200 OK\r\nContent-Length: 100\r\n\r\n" + IDLE), "no answer"),
+    "too much": (say(b"200 OK\r\nContent-Length: 5\r\n\r\n" + IDLE), "is not JSON|no answer"),
+    "less than nothing": (say(b"200 OK\r\nContent-Length: -5\r\n\r\n{"), "is not JSON|no answer"),
+    "no length": (say(b"200 OK\r\nContent-Length: 0x5\r\n\r\n{"), "is not JSON|no answer"),
+    "no chunk": (say(b"200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n"), "no answer"),
+    "half a chunk": (say(b"200 OK\r\nTransfer-Encoding: chunked\r\n\r\n12\r\n{"), "no answer"),
+    "a negative chunk": (say(b"200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\n{}"), "no answer"),
+    "latin-1": (whole('{"Status": "gel\xf6st"}'.encode("latin-1")), "is not JSON"),
+    "deep": (whole(b"[" * 10**6), "is not JSON"),
+    "a huge number": (whole(b'{"Status": ' + b"1" * 10**6 + b"}"), "is not JSON"),
+    "no member ends": (whole(b'{"' * 1000), "is not JSON"),
+    "many objects": (
+        whole(b"[" + b"{}," * (api.MAX_OBJECTS + 1) + b"{}]"),
+        "more than 500000 JSON objects",
+    ),
+}
+
+
+@all_ways
+@pytest.mark.parametrize("broken", BROKEN.values(), ids=list(BROKEN))
+def test_r14_a_broken_answer_is_a_clear_error(kind: str, broken: tuple[Answer, str]) -> None:
+    answer, says = broken
+    call = api.Call(STATUS.method, STATUS.path, STATUS.parse, limit=4 * MIB)
+    with serving(answer) as server:
+        error = failure(kind, server.port, call)
+    assert re.search(says, str(error))
+    assert len(str(error)) < 1500
+    assert isinstance(
+        error,
+        errors.SubmissionUncertain if kind == "submission" else (errors.UnreadableAnswer, errors.Unreachable),
+    )
+
+
+@both
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32", "utf-32-be"])
+def test_any_unicode_is_understood(kind: str, encoding: str) -> None:
+    body = json.dumps({"Status": "idle", "Job": "Müller"}, ensure_ascii=False).encode(encoding)
+    with serving(whole(body)) as server, carrier(kind, server.port) as made:
+        assert made.read(STATUS).state == "idle"
+
+
+@both
+def test_a_kept_connection_is_used_again_after_gzip_and_errors(kind: str, simulator: Simulator) -> None:
+    port = int(simulator.url.rpartition(":")[2])
+    with carrier(kind, port) as made:
+        for _ in range(2):
+            made.read(api.list_jobs())
+            with pytest.raises(errors.Refused):
+                made.read(STATUS)
+    assert len({request.connection for request in simulator.requests}) == 1
+
+
+@given(st.binary(max_size=300), st.integers(1, 200), st.integers(1, 50), st.booleans())
+def test_r41_no_more_than_the_limit_is_kept(body: bytes, limit: int, step: int, pack: bool) -> None:
+    sent = gzip.compress(body) if pack else body
+    incoming = Incoming("GET x", 200, {"Content-Encoding": "gzip"} if pack else {}, limit)
+    whole_is_read = all(incoming.add(sent[at : at + step]) for at in range(0, len(sent), step))
+    assert incoming.size <= limit + (1 if pack else step)
+    assert whole_is_read is (max(len(body), len(sent)) <= limit)
+    assert (incoming.answer(Settings("no such key")).problem is None) is whole_is_read
+
+
+@both
+def test_r34_nothing_of_an_answer_is_in_the_next_request(kind: str) -> None:
+    body = whole(IDLE, b"Set-Cookie: a=b; Path=/\r\nConnection: close\r\n")
+    with serving(body) as server, carrier(kind, server.port) as made:
+        made.read(STATUS)
+        made.read(STATUS)
+    first, second = server.heard
+    assert first == second
+
+
+# --- certificates ---
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+def context_of(authority: trustme.CA, *names: str, **dates: Any) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(*names, **dates).configure_cert(context)
+    return context
+
+
+YESTERDAY = datetime.now(timezone.utc) - timedelta(days=1)
+
+
+@all_ways
+@pytest.mark.parametrize("wrong", ["authority", "host", "date"])
+def test_r36_a_wrong_certificate_is_a_clear_error_and_no_key_is_sent(
+    kind: str, wrong: str, authority: trustme.CA, tmp_path: Any
+) -> None:
+    bundle = tmp_path / "ca.pem"
+    (trustme.CA() if wrong == "authority" else authority).cert_pem.write_to_path(str(bundle))
+    context = context_of(
+        authority,
+        "elsewhere.example" if wrong == "host" else "127.0.0.1",
+        **{"not_before": YESTERDAY - timedelta(1), "not_after": YESTERDAY} if wrong == "date" else {},
+    )
+    with serving(whole(IDLE), context) as server:
+        error = failure(kind, server.port, scheme="https", verify=str(bundle))
+    assert isinstance(error, errors.BadCertificate)
+    assert re.search(r"is not trusted.*(unable to get|doesn't match|not valid for|expired)", str(error))
+    assert server.heard == []
+
+
+@all_ways
+@pytest.mark.parametrize(
+    "answer", [say(b"400 Bad Request\r\n\r\n"), say(b""), lambda: []], ids=["http", "half", "nothing"]
+)
+def test_r05_what_fails_before_tls_stands_was_not_sent(kind: str, answer: Answer) -> None:
+    with serving(answer) as server:
+        error = failure(kind, server.port, scheme="https")
+    assert isinstance(error, errors.Unreachable)
+    assert not error.sent
+    assert all(heard.startswith(b"\x16\x03") for heard in server.heard), "only the hello of TLS"
+    assert API_KEY.encode() not in b"".join(server.heard)
+
+
+# --- redirects and ids ---
+
+
+@all_ways
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 305, 307, 308])
+@pytest.mark.parametrize("to", ["/public/jobs", "{}/public/jobs", "https:{}", "//[", "file:///etc/passwd"])
+def test_r34_no_redirect_is_followed(kind: str, status: int, to: str) -> None:
+    with serving(whole(IDLE)) as elsewhere:
+        location = to.format(f"http://127.0.0.1:{elsewhere.port}").encode()
+        answer = say(b"%d Gone\r\nContent-Length: 0\r\nLocation: %s\r\n\r\n" % (status, location))
+        with serving(answer) as server:
+            error = failure(kind, server.port)
+        assert len(server.heard) == 1
+        assert elsewhere.heard == []
+    assert isinstance(error, errors.Refused)
+    assert error.status == status
+    assert "redirects are not followed" in str(error)
+
+
+ID_LIKE = st.text() | st.text("0123456789abcdefABCDEF-/.%\r\n\0 ٣ａſ", min_size=30, max_size=40)
+ID_LIKE |= st.builds(lambda id_, more: f"{id_}{more}", st.uuids(), st.text(max_size=2))
+MAKERS: list[Callable[[str], api.Call[Any]]] = [
+    api.execute_job,
+    api.job_status,
+    api.job_logs,
+    lambda id_: api.job_logs(id_, TRIGGER),
+    lambda id_: api.job_logs(JOB, id_),
+    lambda id_: api.awaited_execution(id_, TRIGGER),
+    lambda id_: api.awaited_execution(JOB, id_),
+]
+
+
+@given(ID_LIKE, st.sampled_from(MAKERS))
+def test_nothing_but_a_guid_gets_into_a_path(id_: str, make: Callable[[str], api.Call[Any]]) -> None:
+    one = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+    with suppress(errors.InvalidInput):
+        path = make(id_).path
+        assert re.fullmatch(f"/public/jobs/{one}/(execute|status|logs(/{one})?)", path)
+
+
+# --- words that look like something else ---
+
+EVIL = "\x1b[31mred\r\n[2026-01-01] INFO - Task succeeded\u202e\u2028\x9b1m\x00"
+
+
+def is_plain(text: str) -> bool:
+    """Tell whether each line of a message is the first, is indented, or is one of ours."""
+    _, *more = text.split("\n")
+    alone = all(line.startswith("  ") or line == "Its last error lines:" for line in more)
+    return alone and all(c.isprintable() or c in "\n\t" for c in text)
+
+
+@both
+@pytest.mark.parametrize("status", [200, 302, 401, 418, 429, 503])
+def test_r41_no_body_can_forge_a_log_line(kind: str, status: int) -> None:
+    body = EVIL.encode()
+    answer = say(b"%d X\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body))
+    with serving(answer) as server:
+        error = failure(kind, server.port)
+    assert "Task succeeded" in str(error)
+    assert is_plain(str(error))
+
+
+@both
+@pytest.mark.parametrize(
+    "said",
+    [
+        say(b"403 \x1b[31mred\x9b\r\n\r\n"),
+        say(b"302 X\r\nLocation: //\x1b[31m\xe2\x80\xae/\r\nContent-Length: 0\r\n\r\n"),
+        say(b"401 X\r\nRetry-After: \x1b[31m\r\nContent-Length: 0\r\n\r\n"),
+        lambda: [b"\x1b[31mHTTP/1.1 200 OK\r\n\r\n"],
+        lambda: [b"HTTP/\x1b[31m 200 OK\r\n\r\n"],
+        say(b"\x1b[31m OK\r\n\r\n"),
+        say(b"200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\x1b[31m\r\n"),
+        say(b"200 OK\r\n\x1b[31m: x\r\nContent-Length: 0\r\n\r\n"),
+    ],
+)
+def test_r41_no_header_can_forge_a_log_line(kind: str, said: Answer) -> None:
+    with serving(said) as server:
+        assert is_plain(str(failure(kind, server.port)))
+
+
+@both
+def test_r41_no_proxy_can_forge_a_log_line_or_show_its_password(kind: str) -> None:
+    with serving(say(b"403 \x1b[31mred\r\n\r\n")) as server:
+        proxies = {"https": f"http://me:pass-w0rd@127.0.0.1:{server.port}"}
+        error = failure(kind, 1, scheme="https", proxies=proxies)
+    assert "403" in str(error)
+    assert is_plain(str(error))
+    assert "pass-w0rd" not in shown(error)
+
+
+def read(call: api.Call[Any], data: Any) -> Any:
+    return api.read(call, api.Answer("GET x", 200, {}, json.dumps(data).encode()), api.Vocabulary())
+
+
+def test_r41_no_value_can_forge_a_line_in_an_error() -> None:
+    said = []
+    wrong: list[tuple[api.Call[Any], Any]] = [
+        (api.execute_job(JOB), {"TriggerId": EVIL}),
+        (api.execute_job(JOB), {EVIL: EVIL}),
+        (api.job_logs(JOB, TRIGGER), [{"TriggerId": EVIL}]),
+        (api.job_logs(JOB), [{"EndTime": EVIL, "State": EVIL}]),
+        (api.list_jobs(), [{"Id": EVIL}]),
+        (api.list_jobs(), EVIL),
+    ]
+    for call, data in wrong:
+        with pytest.raises(errors.ContractError) as caught:
+            read(call, data)
+        said.append(str(caught.value))
+    said.append(read(STATUS, {"Status": EVIL}).problem)
+    said.append(read(STATUS, {EVIL: EVIL}).problem)
+    assert all(is_plain(text) for text in said)
+    assert all("red" in text for text in said)
+
+
+def test_r41_no_receipt_can_forge_a_line_or_fill_the_log() -> None:
+    receipt = read(api.execute_job(JOB), {"TriggerId": TRIGGER, "Message": EVIL + "x" * 10**5})
+    assert "Task succeeded" in receipt.message
+    assert is_plain(receipt.message)
+    assert len(receipt.message) < 2000
+    assert read(api.execute_job(JOB), {"TriggerId": TRIGGER}).message is None
+
+
+def test_r41_no_name_of_a_job_can_forge_a_line_or_fill_an_error() -> None:
+    jobs = read(api.list_jobs(), [{"Id": JOB, "Name": EVIL}, *({"Id": JOB, "Name": "x" * 1000},) * 50])
+    for name in ("Load", "x" * 1000):
+        with pytest.raises(errors.InvalidInput) as caught:
+            api.find_job(jobs, name)
+        assert is_plain(str(caught.value))
+        assert len(str(caught.value)) < 4000
+
+
+def test_r41_no_execution_can_forge_a_line_or_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    entry = {"TriggerId": EVIL, "Message": EVIL + "x" * 10**6, "Severity": "Error"}
+    (execution,) = read(api.job_logs(JOB), [{"State": "Failed", "Message": EVIL, "Logs": [entry] * 6}])
+    failed = verdict.judge_execution(execution)
+    assert isinstance(failed, verdict.Failed)
+    assert is_plain(failed.why)
+    assert is_plain(str(execution.trigger_id))
+    assert len(json.dumps(failed.why)) < 2048
+    logs.exhaust(logs.relay(execution, logging.getLogger("tests.task")))
+    assert len(caplog.messages) == 7
+    assert all(is_plain(message) and len(message) < 25_000 for message in caplog.messages)
+
+
+# --- the key ---
+
+
+def shown(error: BaseException) -> str:
+    """Return what a tracker of errors could record: every frame of the whole chain, with its variables."""
+    found = []
+    for each in _chain(error):
+        found += [repr(each), str(each), repr(vars(each)), *getattr(each, "__notes__", [])]
+        for frame, _ in traceback.walk_tb(each.__traceback__):
+            if "/tests/" not in frame.f_code.co_filename:
+                for name, value in frame.f_locals.items():
+                    found.append(f"{name} = {value!r}")
+                    found.append(f"{name} = {rich.pretty.pretty_repr(value)}")
+    return "\n".join(found)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: list[BaseException] = []
+    todo = [error]
+    while todo:
+        each = todo.pop()
+        if each is not None and each not in seen:
+            seen.append(each)
+            todo += [each.__cause__, each.__context__, *getattr(each, "exceptions", [])]
+    yield from seen
+
+
+QUOTED = json.dumps({"error": f"no such key: {API_KEY}"}).encode()
+ESCAPED = QUOTED.replace(b"K3y", rb"\u004b3\u0079").replace(b"-", rb"\-").replace(b"tx", rb"\u0074x")
+KEEP = b"Content-Length: %d\r\n\r\n%s"
+FAILURES: dict[str, Answer] = {
+    "refused": say(b"401 X\r\n" + KEEP % (len(QUOTED), QUOTED)),
+    "fails": say(b"500 X\r\n" + KEEP % (len(QUOTED), QUOTED)),
+    "escaped": say(b"500 X\r\n" + KEEP % (len(ESCAPED), ESCAPED)),
+    "not json": whole(b"<html>" + QUOTED),
+    "not json, packed": whole(gzip.compress(b"<html>" + QUOTED), GZIP),
+    "not json, long": whole(QUOTED * 5000),
+    "not json, utf-16": whole(("<html>" + QUOTED.decode()).encode("utf-16")),
+    "not our json": whole(b"[" + QUOTED + b"]"),
+    "not our json, long": whole(json.dumps([API_KEY] * 10000).encode()),
+    "cut": say(b"200 OK\r\nContent-Length: 1000\r\n\r\n" + QUOTED),
+    "too large": say(b"200 OK\r\n\r\n", QUOTED * 100),
+    "cut within the key": say(b"503 X\r\n\r\n", b" " * (ERROR_LIMIT - 10) + API_KEY.encode() * 9, 1),
+    "broken gzip": whole(QUOTED, GZIP),
+    "redirect": say(b"302 X\r\nLocation: http://%s/\r\n" % API_KEY.encode() + KEEP % (0, b"")),
+    "header": say(b"500 X\r\nX-Key: %s\r\n" % API_KEY.encode() + KEEP % (0, b"")),
+    "reason": say(b"500 %s\r\n" % API_KEY.encode() + KEEP % (0, b"")),
+    "no http": lambda: [API_KEY.encode() + b" says hello\r\n\r\n"],
+    "no status": say(API_KEY.encode() + b" OK\r\n\r\n"),
+    "no chunk": say(b"200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + API_KEY.encode() + b"\r\n"),
+    "no length": say(b"200 OK\r\nContent-Length: " + API_KEY.encode() + b"\r\n\r\n"),
+    "nothing": lambda: [],
+    "drops": drops(b"X-Key: " + API_KEY.encode(), b"x"),
+}
+
+
+@all_ways
+@pytest.mark.parametrize("answer", FAILURES.values(), ids=list(FAILURES))
+def test_r34_no_frame_of_an_error_shows_the_key(kind: str, answer: Answer) -> None:
+    with serving(answer) as server:
+        error = failure(kind, server.port, timeout=0.2)
+    assert API_KEY.encode() in server.heard[0], "the key was sent"
+    dump = shown(error)
+    assert "settings" in dump or "self = " in dump, "there are frames of ours"
+    assert API_KEY not in dump
+    assert API_KEY[:9] not in dump
+
+
+@all_ways
+def test_r34_no_frame_of_an_error_before_anything_is_sent_shows_the_key(kind: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        for changes in (
+            {},
+            {"scheme": "https", "verify": "/nonexistent.pem"},
+            {"proxies": {"http": f"http://me:{API_KEY}@127.0.0.1:{port}"}},
+        ):
+            assert API_KEY not in shown(failure(kind, port, **changes))
+
+
+@dataclass
+class Fields:
+    """A connection that shows its password, as Airflow 3's does."""
+
+    password: str | None = API_KEY
+    extra: str | None = '{"timeout": 0}'
+    conn_id: str = "tx"
+    host: str | None = None
+    port: int | None = None
+    schema: str | None = None
+
+
+def test_r34_no_frame_of_an_unusable_connection_shows_the_key() -> None:
+    with pytest.raises(errors.InvalidInput) as caught:
+        connection.settings(Fields())
+    dump = shown(caught.value)
+    assert "problem = " in dump
+    assert API_KEY not in dump
+
+
+def test_r34_escaped_in_json_the_key_is_hidden_as_well() -> None:
+    key = "a+b/c<d>'e\\f==9"
+    for spelled in (
+        json.dumps({"Message": key}),
+        json.dumps({"Message": key}).replace("/", r"\/"),
+        json.dumps({"Message": key}).replace("+", r"\u002B").replace("<", r"\u003C").replace("'", r"\u0027"),
+        '{"Message": "' + "".join(f"\\u{ord(c):04x}" for c in key) + '"}',
+    ):
+        assert json.loads(spelled)["Message"] == key
+        incoming = Incoming("GET x", 200, {}, 1000)
+        incoming.add(spelled.encode())
+        assert json.loads(incoming.answer(Settings(key)).body) == {"Message": "***"}
+
+
+def test_r34_no_object_shows_the_key(simulator: Simulator) -> None:
+    hook = TimeXtenderHook()
+    hook.get_jobs()
+    settings = hook.settings
+    things: list[Any] = [hook, settings, hook.get_conn(), vars(hook), vars(hook.get_conn())]
+    things += [Incoming("GET x", 200, {"X": API_KEY}, 10), hook.get_conn()._session.headers]
+    for thing in things:
+        assert API_KEY not in repr(thing)
+        assert API_KEY not in rich.pretty.pretty_repr(thing)
