@@ -15,7 +15,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_timextender.api import BLANK_GUID, ExecutionState, plain
+from airflow_provider_timextender.api import BLANK_GUID, ExecutionState
 from airflow_provider_timextender.errors import (
     ContractError,
     InvalidInput,
@@ -263,7 +263,7 @@ class DurableSubmit:
                     "Queued %s, trigger id %s. %s",
                     self._job,
                     receipt.trigger_id,
-                    plain(receipt.message or ""),
+                    receipt.message or "",
                 )
                 return receipt.trigger_id
             self.log.warning("%s Its execution is looked for.", problem)

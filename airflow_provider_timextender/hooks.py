@@ -73,16 +73,19 @@ class TimeXtenderHook(BaseHook):
         from airflow_provider_timextender.connection import settings
 
         try:
-            connection = self.get_connection(self.timextender_conn_id)
-        except AirflowNotFoundException as error:
-            raise InvalidInput(f"{error}.") from None
-        except Exception as error:
-            raise self._no_connection(error) from error
-        return settings(connection)
+            return settings(self.get_connection(self.timextender_conn_id))
+        except InvalidInput:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever keeps a connection in a secrets backend may raise it
+            problem = self._no_connection(error)
+        # Raised out here, without the frames in which the API key can be seen.
+        raise problem
 
-    def _no_connection(self, error: Exception) -> Unreachable:
-        problem = f"The Airflow connection {self.timextender_conn_id!r} could not be read: {error}"
-        return Unreachable(problem, sent=False)
+    def _no_connection(self, error: Exception) -> TimeXtenderError:
+        if isinstance(error, AirflowNotFoundException):
+            return InvalidInput(f"{error}.")
+        said = f"The Airflow connection {self.timextender_conn_id!r} could not be read: "
+        return Unreachable(f"{said}{type(error).__name__}: {error}", sent=False)
 
     @cached_property
     def _client(self) -> Client:
@@ -108,10 +111,14 @@ class TimeXtenderHook(BaseHook):
         from airflow_provider_timextender.connection import settings
 
         try:
-            connection = await get_async_connection(self.timextender_conn_id)
-        except Exception as error:
-            raise self._no_connection(error) from error
-        return AsyncClient(settings(connection), max_unreachable=self.max_unreachable)
+            fields = settings(await get_async_connection(self.timextender_conn_id))
+        except InvalidInput:
+            raise
+        except Exception as error:  # noqa: BLE001 - as above
+            problem = self._no_connection(error)
+        else:
+            return AsyncClient(fields, max_unreachable=self.max_unreachable)
+        raise problem
 
     def get_jobs(self) -> list[api.Job]:
         """Return all jobs of the organisation."""

@@ -131,7 +131,7 @@ def test_r39_what_a_release_has_stored_still_rebuilds() -> None:
         ({"poll_interval": "soon"}, "poll_interval is 'soon'"),
         ({"max_unreachable": 0}, "max_unreachable is 0"),
         ({"start_timeout": "x", "trigger_id": OTHER}, "start_timeout is 'x'"),
-        ({"timextender_conn_id": "nowhere", "max_unreachable": 0.1}, "'nowhere' could not be read"),
+        ({"timextender_conn_id": "nowhere", "max_unreachable": 0.1}, "`nowhere` isn't defined"),
     ],
 )
 def test_r01_what_cannot_be_waited_for_is_told_and_not_raised(
