@@ -91,6 +91,18 @@ def test_executions_by_hand_have_the_blank_trigger_id(simulator: Simulator) -> N
     assert get(simulator, f"/public/jobs/{job.id}/logs")[0]["TriggerId"] == BLANK_TRIGGER_ID
 
 
+def test_executions_know_who_started_them_and_only_those_of_the_api_take_their_turn(
+    simulator: Simulator,
+) -> None:
+    job = simulator.job("load")
+    job.outcomes = ["failed"]
+    simulator.run("load")
+    for _ in range(2):
+        ask(simulator, f"/public/jobs/{job.id}/execute", "POST")
+    ends = [(execution.by, execution.outcome) for execution in simulator.world.executions]
+    assert ends == [("schedule", "succeeded"), ("api", "failed"), ("api", "succeeded")]
+
+
 def test_two_executions_at_the_same_time(simulator: Simulator) -> None:
     job = simulator.job("load")
     job.pickup, job.duration = 0, 0

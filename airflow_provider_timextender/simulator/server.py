@@ -16,7 +16,7 @@ from aiohttp import web
 
 from airflow_provider_timextender.simulator.faults import Fault
 from airflow_provider_timextender.simulator.shapes import SHAPES, Shape
-from airflow_provider_timextender.simulator.world import BLANK_TRIGGER_ID, Execution, Job, World
+from airflow_provider_timextender.simulator.world import Execution, Job, World
 
 Route = Literal["jobs", "execute", "status", "statuses", "logs", "execution logs"]
 
@@ -104,8 +104,7 @@ class Simulator:
 
     def run(self, name: str, *, by: Literal["schedule", "hand"] = "schedule") -> Execution:
         """Start an execution outside Airflow; one by hand has the blank trigger id."""
-        trigger_id = BLANK_TRIGGER_ID if by == "hand" else None
-        return self.world.queue(self.job(name), time.time(), trigger_id=trigger_id)
+        return self.world.queue(self.job(name), time.time(), by=by)
 
     def finish(self, outcome: Literal["succeeded", "failed"] = "succeeded") -> None:
         """End everything that is pending or running, now."""

@@ -13,6 +13,7 @@ BLANK_TRIGGER_ID = str(uuid.UUID(int=0))
 """The trigger id that the API shows for an execution that was started by hand."""
 
 Outcome = Literal["succeeded", "failed", "never starts"]
+Starter = Literal["api", "schedule", "hand"]
 
 
 @dataclass
@@ -23,6 +24,7 @@ class Job:
     :ivar log_lag: seconds by which the log is late. :ivar log_at_end: the log shows ended executions only.
     :ivar lines: lines of information in the log; ``warnings`` and, on failure, two errors come on top.
     :ivar message: the execution's message when it ends; ``None`` for a standard one.
+    :ivar outcomes: how the next executions that the API is asked for go, one each; then ``outcome`` counts.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Job:
     warnings: int = 0
     message: str | None = None
     id: str = ""
+    outcomes: list[Outcome] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         # The same name has the same id in every run, so that examples can be repeated.
@@ -54,7 +57,7 @@ class Line:
 class Execution:
     """One execution; its course is fixed when it is queued.
 
-    :ivar queued: epoch seconds, as are ``started`` and ``ended``.
+    :ivar queued: epoch seconds, as are ``started`` and ``ended``. :ivar by: what it was started by.
     """
 
     job: Job
@@ -65,6 +68,7 @@ class Execution:
     outcome: Outcome
     message: str
     lines: tuple[Line, ...] = field(repr=False)
+    by: Starter = "api"
 
     def state(self, now: float) -> Literal["pending", "running", "ended", "lost"]:
         """Return where it stands at a moment."""
@@ -84,11 +88,12 @@ class World:
         # Where in the list a job's executions are: the status of all jobs must not look at each for each job.
         self._places: defaultdict[str, list[int]] = defaultdict(list)
 
-    def queue(self, job: Job, now: float, *, trigger_id: str | None = None) -> Execution:
-        """Start an execution beside whatever runs already."""
+    def queue(self, job: Job, now: float, *, by: Starter = "api", trigger_id: str | None = None) -> Execution:
+        """Start an execution beside whatever runs already; one by hand has the blank trigger id."""
+        outcome = job.outcomes.pop(0) if by == "api" and job.outcomes else job.outcome
         started = now + job.pickup
         ended = started + job.duration
-        failed = job.outcome == "failed"
+        failed = outcome == "failed"
         message = job.message or (
             f"Transfer task '{job.name} - Orders' failed: column 'CustomerKey' does not exist."
             if failed
@@ -96,13 +101,14 @@ class World:
         )
         execution = Execution(
             job=job,
-            trigger_id=trigger_id or str(uuid.uuid4()),
+            trigger_id=BLANK_TRIGGER_ID if by == "hand" else trigger_id or str(uuid.uuid4()),
             queued=now,
             started=started,
             ended=ended,
-            outcome=job.outcome,
+            outcome=outcome,
             message=message,
-            lines=tuple(_lines(job, started, ended, message)),
+            lines=tuple(_lines(job, started, ended, message, outcome)),
+            by=by,
         )
         self._places[job.id].append(len(self.executions))
         self.executions.append(execution)
@@ -138,7 +144,7 @@ class World:
 _TASKS = ("Customers", "Orders", "Order lines", "Products", "Stock")
 
 
-def _lines(job: Job, started: float, ended: float, message: str) -> Iterator[Line]:
+def _lines(job: Job, started: float, ended: float, message: str, outcome: Outcome) -> Iterator[Line]:
     count = job.lines + job.warnings + 2
     moments = itertools.cycle(started + (ended - started) * i / count for i in range(count))
     for number in range(job.lines):
@@ -146,7 +152,7 @@ def _lines(job: Job, started: float, ended: float, message: str) -> Iterator[Lin
     for number in range(job.warnings):
         text = f"Transfer task '{job.name} - {_task(number)}': 2 rows were truncated."
         yield Line(next(moments), "warning", text)
-    if job.outcome == "failed":
+    if outcome == "failed":
         yield Line(next(moments), "error", "Invalid column name 'CustomerKey'.")
         yield Line(ended, "error", message)
 
