@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timezone
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from airflow.providers.common.compat.sdk import TaskDeferred
@@ -20,7 +20,8 @@ try:
 except ImportError:
     from airflow.exceptions import AirflowRescheduleException
 
-from .conftest import TaskInstance, context_of
+if TYPE_CHECKING:
+    from .conftest import TaskInstance
 
 SHARES = find_spec("airflow.triggers.shared_stream") is not None
 """Whether this Airflow runs one poll for many triggers."""
@@ -37,7 +38,7 @@ def arguments_of(mode: str) -> dict[str, Any]:
 def live(make: Callable[[], Any], ti: TaskInstance, mode: str, context: Any = None) -> Any:
     """Run a task to its end: anew after each reschedule and each deferral, with no memory."""
     began = datetime.now(timezone.utc)
-    context = context or context_of(ti)
+    context = context or {"ti": ti}
 
     resumed: tuple[str, dict[str, Any]] | None = None
     while True:
