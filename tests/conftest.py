@@ -35,6 +35,8 @@ import tenacity  # noqa: E402
 
 from airflow_provider_timextender.simulator import Job, Simulator  # noqa: E402
 
+from .lives import Nursery  # noqa: E402
+
 API_KEY = "tx-S3cret-K3y-0f-the-tests"
 """The key of every simulator here. No output of any test may show it."""
 
@@ -138,6 +140,13 @@ def after_submission(simulator: Simulator, action: Callable[[], object]) -> None
         return queued
 
     simulator.world.queue = queue_and_act  # type: ignore[method-assign]
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    """Where processes that can die come from."""
+    with Nursery() as nursery:
+        yield nursery
 
 
 class TaskInstance:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from itertools import pairwise
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -120,6 +121,7 @@ class Life:
     :param dies: asked at each boundary whether the process dies there.
     :param passes: told of each boundary that is passed, to let something happen in the world.
     :param poll: ``"deferrable"`` for a trigger's own poll, or ``"shared poll"``.
+    :param derived: whether the operator is derived from the package's, so that no triggerer ends the task.
     :param remembers: whether the store keeps what it is given.
     :param extra: what the connection's extra has besides.
     """
@@ -134,6 +136,7 @@ class Life:
         dies: Callable[[Boundary], bool] = never,
         passes: Callable[[Boundary], None] = lambda boundary: None,
         poll: str = "deferrable",
+        derived: bool = False,
         remembers: bool = True,
         extra: Mapping[str, Any] | None = None,
     ) -> None:
@@ -142,9 +145,10 @@ class Life:
         self.api_key = simulator.api_key
         self._arguments = dict(arguments)
         self._retries = self._max_tries = retries
-        self._dies = dies
+        self.dies = dies
         self._passes = passes
         self._poll = poll
+        self._derived = derived
         self._remembers = remembers
         self._extra = dict(extra or {})
         self._clear_number = 0
@@ -154,6 +158,7 @@ class Life:
         self._moved = False
         self.tries: list[Try] = []
         self.ends: list[End] = []
+        self.clears: list[float] = []
         self.store: dict[str, str] = {}
         self.xcoms: dict[str, Any] = {}
         self.boundaries: list[Boundary] = []
@@ -181,6 +186,7 @@ class Life:
     def clear(self) -> End:
         """Clear the task after its end, and run it again."""
         self._note("--- cleared")
+        self.clears.append(time.time())
         self._max_tries = len(self.tries) + self._retries
         self._clear_number += 1
         return self.run()
@@ -212,6 +218,7 @@ class Life:
     def _worker(self, resume: Any) -> dict[str, Any]:
         return {
             "arguments": self._arguments,
+            "derived": self._derived,
             "resume": resume,
             "ti": {
                 "try_number": len(self.tries),
@@ -284,7 +291,7 @@ class Life:
         self.boundaries.append(boundary)
         self._note(f"{boundary.number}. {name}")
         self._passes(boundary)
-        dies = self._dies(boundary)
+        dies = self.dies(boundary)
         if name.endswith(": before"):
             self._requests = len(self.simulator.requests)
         elif dies and kind == "worker" and name.endswith(": sent"):
@@ -307,3 +314,21 @@ class Life:
     def ours(self) -> list[Execution]:
         """The executions that came of the task's requests, oldest first."""
         return [execution for execution in self.simulator.world.executions if execution.by == "api"]
+
+    def doubles(self) -> list[Execution]:
+        """Return the executions that should not have been, as the one before them was not undone.
+
+        It is undone if it never starts, if it has failed and another try came, or if somebody has cleared the
+        task: after the end of the execution, or when the task did not wait for it.
+        """
+        waits = bool(self._arguments.get("wait_for_completion"))
+
+        def justified(former: Execution, latter: Execution) -> bool:
+            if former.outcome == "never starts":
+                return True
+            over = former.ended <= latter.queued
+            cleared = any(former.queued < at <= latter.queued for at in self.clears)
+            tried = any(former.queued < this.began <= latter.queued for this in self.tries)
+            return (cleared and (over or not waits)) or (tried and over and former.outcome == "failed")
+
+        return [latter for former, latter in pairwise(self.ours) if not justified(former, latter)]
