@@ -1,0 +1,340 @@
+"""Random lives of a task: every kind of fault and death, in any order.
+
+``python -m tests.chaos --seeds 2000`` lives them, and judges each by what TimeXtender has seen;
+``--seed N`` shows one of them. The judge knows nothing of the package but the names of its errors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import random
+import re
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from airflow_provider_timextender.simulator import SHAPES, Execution, Fault, Job, Simulator
+
+from .conftest import API_KEY, pytest_unconfigure  # first of all it gives Airflow a home of its own
+from .lives import Boundary, Broken, End, Life, Nursery
+
+NEW_KEY = f"{API_KEY}-renewed"
+
+VARIES = re.compile(
+    r"http://[^/]*|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[\d:T+-]{19,}|\(trigger id None\)"
+)
+"""What makes two equal messages differ."""
+
+GUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+# --- what is random ---
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A life as it will be.
+
+    :ivar faults: at which boundary which route gets which fault; 0 for the very beginning.
+    :ivar deaths: at which boundaries a process dies, by number or by name.
+    :ivar others: at which boundaries somebody else starts the job, and how.
+    :ivar rotation: the boundaries from which on TimeXtender and the connection have a new key.
+    """
+
+    seed: int
+    arguments: dict[str, Any]
+    job: dict[str, Any]
+    life: dict[str, Any]
+    shape: str
+    faults: list[tuple[int, Any, Fault]] = field(default_factory=list)
+    deaths: list[int | str] = field(default_factory=list)
+    others: list[tuple[int, Any]] = field(default_factory=list)
+    rotation: tuple[int, int] | None = None
+    clears: int = 0
+
+
+def plan(seed: int) -> Plan:
+    """Return the life of a seed."""
+    chance = random.Random(seed)
+    arguments: dict[str, Any] = {
+        "job_name": "load",
+        "poll_interval": 0.05,
+        "start_timeout": 0.8,
+        "max_unreachable": 3,
+        "wait_for_completion": chance.random() < 0.85,
+        "deferrable": chance.random() < 0.5,
+    }
+    slow = chance.random() < 0.3
+    log_lag = chance.choice([0, 0, 0, 0.1, 0.2])
+    job = {
+        "pickup": 0.4 if slow else 0.05,
+        "duration": chance.choice([0.0, 0.05, 0.1, 0.1, 0.3, 0.6]),
+        "log_lag": log_lag,
+        "log_at_end": chance.random() < 0.3,
+        "outcomes": chance.choices([[], ["failed"], ["failed", "failed"], ["never starts"]], [80, 14, 3, 3])[
+            0
+        ],
+    }
+    life = {
+        "retries": chance.choices([0, 1, 2, 3, 5], [1, 2, 3, 3, 3])[0],
+        "poll": chance.choice(["deferrable", "shared poll"]),
+        "derived": chance.random() < 0.2,
+        "extra": {"timeout": 0.3},
+    }
+    one = Plan(seed, arguments, job, life, chance.choice(sorted(SHAPES)))
+    for _ in range(chance.choices([0, 1, 2, 4, 8], [3, 3, 2, 2, 1])[0]):
+        one.faults.append(_fault(chance))
+    for _ in range(chance.choices([0, 1, 2, 3], [2, 4, 3, 1])[0]):
+        moment = chance.choice(["before", "sent", "answered"])
+        places: list[int | str] = [
+            chance.randint(1, 40),
+            chance.randint(1, 120),
+            f"POST jobs/*/execute: {moment}",
+        ]
+        one.deaths.append(chance.choice(places))
+    if chance.random() < 0.3:
+        for _ in range(chance.randint(1, 2)):
+            by = chance.choice(["schedule", "schedule", "hand"])
+            one.others.append((chance.choice([1, chance.randint(1, 60)]), by))
+    rotation = None
+    if chance.random() < 0.15:
+        begins = chance.randint(5, 50)
+        rotation = (begins, begins + chance.randint(-3, 15))
+    return Plan(**{**vars(one), "rotation": rotation, "clears": int(chance.random() < 0.15)})
+
+
+def _fault(chance: random.Random) -> tuple[int, Any, Fault]:
+    route = chance.choices(
+        ["execute", "status", "statuses", "execution logs", "logs", "jobs"], [6, 4, 2, 4, 2, 1]
+    )[0]
+    fault: Callable[[], Fault] = chance.choices(
+        [
+            lambda: Fault("status", status=chance.choice([500, 502, 503, 504])),
+            lambda: Fault("status", status=chance.choice([503, 429]), retry_after="0.1"),
+            lambda: Fault("status", status=chance.choice([500, 502, 503]), taken=True),
+            lambda: Fault("reset", taken=chance.random() < 0.5),
+            lambda: Fault("html", taken=chance.random() < 0.5),
+            lambda: Fault("cut"),
+            lambda: Fault("wrong type"),
+            lambda: Fault("slow", seconds=0.1),
+            lambda: Fault("slow", seconds=0.5),  # longer than the connection's timeout
+            lambda: Fault("silence", taken=chance.random() < 0.5),
+            lambda: Fault("redirect", location="https://elsewhere.example/"),
+        ],
+        [6, 3, 4, 6, 3, 3, 2, 3, 2, 3, 0.3],
+    )[0]
+    at = 0 if route in ("execute", "jobs") and chance.random() < 0.7 else chance.randint(0, 60)
+    return at, route, fault()
+
+
+# --- what happens ---
+
+
+class Doom:
+    """Where the processes of a life die."""
+
+    def __init__(self, deaths: Iterable[int | str]) -> None:
+        self._left = list(deaths)
+
+    def __call__(self, boundary: Boundary) -> bool:
+        for death in self._left:
+            if death in (boundary.number, boundary.name):
+                self._left.remove(death)
+                return True
+        return False
+
+
+@dataclass
+class Lived:
+    """A life, and the judgement on it."""
+
+    plan: Plan
+    life: Life
+    wrong: list[str]
+    notes: list[str]
+    faults: int
+
+
+def live(nursery: Nursery, one: Plan) -> Lived:
+    """Live a life."""
+    job = Job("load", **{**one.job, "outcomes": list(one.job["outcomes"])})
+    with Simulator([job], api_key=API_KEY, shape=one.shape) as simulator:
+
+        def pass_by(boundary: Boundary) -> None:
+            for at, route, fault in one.faults:
+                if at == boundary.number:
+                    simulator.fault(route, fault)
+            for at, by in one.others:
+                if at == boundary.number:
+                    simulator.run("load", by=by)
+            if one.rotation is not None:
+                if boundary.number == one.rotation[0]:
+                    simulator.api_key = NEW_KEY
+                if boundary.number == one.rotation[1]:
+                    life.api_key = NEW_KEY
+
+        for at, route, fault in one.faults:
+            if at == 0:
+                simulator.fault(route, fault)
+        life = Life(nursery, simulator, one.arguments, dies=Doom(one.deaths), passes=pass_by, **one.life)
+        lived = Lived(one, life, [], [], 0)
+        try:
+            life.run()
+            for _ in range(one.clears):
+                life.clear()
+        except Broken as broken:
+            lived.wrong.append(f"broken: {broken}")
+        else:
+            judge(lived)
+        return lived
+
+
+# --- what it was worth ---
+
+
+def judge(lived: Lived) -> None:
+    """Hold what the task said against what TimeXtender has seen."""
+    life = lived.life
+    lived.wrong += [f"double: {execution.trigger_id}" for execution in life.doubles()]
+    begins = [0.0, *life.clears]
+    for end, since in zip(life.ends, begins, strict=True):
+        if end.state == "success":
+            lived.wrong += _judge_success(lived, end, since)
+        else:
+            lived.wrong += _judge_failure(lived, end, since)
+
+
+def _seen(life: Life, trigger_id: str) -> Execution | None:
+    found = [e for e in life.simulator.world.executions if e.trigger_id == trigger_id]
+    return found[0] if len(found) == 1 else None
+
+
+def _judge_success(lived: Lived, end: End, since: float) -> Iterator[str]:
+    life = lived.life
+    execution = _seen(life, str(end.returned))
+    if execution is None:
+        yield f"wrong: it returned {end.returned}, which is no execution"
+        return
+    if lived.plan.arguments["wait_for_completion"]:
+        if execution.outcome != "succeeded":
+            yield f"wrong: a success, but the execution {execution.outcome}"
+        elif execution.ended > end.at:
+            yield "wrong: a success before the end"
+    if execution.by != "api":
+        began = [e for e in life.ours if e.outcome != "never starts"]
+        if began:
+            yield f"wrong: it returned another's execution, though {began[-1].trigger_id} is ours"
+        else:
+            lived.notes.append("another's: nothing of ours ever began, and one of somebody else did")
+    if end is life.ends[-1]:
+        pushed = (life.xcoms.get("trigger_id"), life.xcoms.get("job_id"))
+        if pushed != (execution.trigger_id, execution.job.id):
+            yield f"wrong: it pushed {pushed}"
+
+
+def _judge_failure(lived: Lived, end: End, since: float) -> Iterator[str]:
+    life, said = lived.life, f"{end.error}: {end.message}"
+    named = [e for e in (_seen(life, guid) for guid in GUID.findall(said)) if e is not None]
+    if end.error == "died":
+        lived.notes.append("failed: its last process died")
+        return
+    if end.error in ("JobFailed", "JobNeverStarted"):
+        expected = {"JobFailed": "failed", "JobNeverStarted": "never starts"}[end.error]
+        if [e.outcome for e in named] != [expected]:
+            yield f"wrong: {said}"
+        lived.notes.append(f"failed: {end.error}")
+        return
+    if "SubmissionUncertain" in said:
+        began = [e for e in life.simulator.world.executions if e.outcome != "never starts" and e.by != "hand"]
+        lived.notes.append(f"uncertain: {min(len(began), 2)} {VARIES.sub('*', said)}")
+        return
+    reasons = {fault.kind for _, _, fault in lived.plan.faults}
+    if re.search(r"HTTP 30\d|redirect", said):
+        true = "redirect" in reasons
+    elif re.search(r"HTTP 40[13]", said):
+        true = lived.plan.rotation is not None
+    else:
+        true = bool(reasons - {"redirect"}) and end.retries
+    if not true:
+        yield f"wrong: without a reason: {said}"
+    lived.notes.append(f"failed: {VARIES.sub('*', said)[:300]}")
+    ours = [e for e in life.ours if e.outcome == "succeeded" and e.queued >= since]
+    told = said + " ".join(map(str, life.xcoms.values()))
+    for execution in ours:
+        if end is life.ends[-1] and execution.trigger_id not in told:
+            yield f"lost: {execution.trigger_id}"
+
+
+def table(lives: list[Lived]) -> str:
+    """Return the figures."""
+    deaths = Counter(b.process for lived in lives for b in lived.life.deaths)
+    ends = Counter(end.state for lived in lives for end in lived.life.ends)
+    notes = Counter(note for lived in lives for note in lived.notes)
+    wrong = Counter(wrong.split(":")[0] for lived in lives for wrong in lived.wrong)
+    rows: list[tuple[str, Any]] = [
+        ("lives", len(lives)),
+        ("boundaries", sum(len(lived.life.boundaries) for lived in lives)),
+        ("tries", sum(len(lived.life.tries) for lived in lives)),
+        ("deaths of workers", deaths["worker"]),
+        ("deaths of triggerers", deaths["triggerer"]),
+        ("faults", sum(len(lived.plan.faults) for lived in lives)),
+        ("key rotations", sum(lived.plan.rotation is not None for lived in lives)),
+        ("executions of others", sum(len(lived.plan.others) for lived in lives)),
+        ("clears", sum(lived.plan.clears for lived in lives)),
+        ("succeeded", ends["success"]),
+        ("failed", ends["failed"]),
+        ("adopted", sum("adopt" in "".join(lived.life.history).lower() for lived in lives)),
+        ("another's", sum(n for note, n in notes.items() if note.startswith("another's"))),
+        ("uncertain", sum(n for note, n in notes.items() if note.startswith("uncertain"))),
+        ("double", wrong["double"]),
+        ("lost", wrong["lost"]),
+        ("wrong", wrong.total() - wrong["double"] - wrong["lost"]),
+    ]
+    lines = [f"{name:24}{figure:>8}" for name, figure in rows]
+    lines += ["", *(f"{count:5} x {note}" for note, count in notes.most_common())]
+    for lived in lives:
+        lines += [f"seed {lived.plan.seed}: {wrong}" for wrong in lived.wrong]
+    if wrong:
+        lines.append("Replay one with: python -m tests.chaos --seed N")
+    return "\n".join(lines)
+
+
+def live_all(nursery: Nursery, seeds: Iterable[int], jobs: int) -> list[Lived]:
+    """Live the lives of some seeds."""
+    with ThreadPoolExecutor(jobs) as pool:
+        return list(pool.map(lambda seed: live(nursery, plan(seed)), seeds))
+
+
+def main() -> int:
+    """Run the command."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=200, help="how many lives")
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--seed", type=int, help="show the life of this one")
+    parser.add_argument("--jobs", type=int, default=16, help="lives at a time")
+    arguments = parser.parse_args()
+    began = time.monotonic()
+    logging.disable()  # the simulators' event loops talk a lot
+    try:
+        with Nursery() as nursery:
+            if arguments.seed is not None:
+                lives = [live(nursery, plan(arguments.seed))]
+                print(lives[0].plan, *lives[0].life.history, sep="\n")
+                print(*lives[0].life.simulator.world.executions, sep="\n")
+            else:
+                seeds = range(arguments.first, arguments.first + arguments.seeds)
+                lives = live_all(nursery, seeds, arguments.jobs)
+        print(table(lives))
+        print(f"{time.monotonic() - began:.0f} s")
+    finally:
+        pytest_unconfigure()
+    return int(any(lived.wrong for lived in lives))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
