@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Lock
 from types import TracebackType
 from typing import IO, Any, Literal
@@ -29,13 +30,14 @@ class Nursery:
     """The process that all others are forked from. It may be used from many threads."""
 
     def __init__(self) -> None:
+        self._home = TemporaryDirectory(prefix="airflow-timextender-nursery-")
         self._door, theirs = socket.socketpair()
         self._turn = Lock()
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.nursery", str(theirs.fileno())],
                 cwd=Path(__file__).parent.parent,
-                env={**os.environ, "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR"},
+                env=_clean_environment(self._home.name),
                 pass_fds=[theirs.fileno()],
                 stdout=subprocess.DEVNULL,
             )
@@ -52,6 +54,7 @@ class Nursery:
     ) -> None:
         self._door.close()
         self._process.wait()
+        self._home.cleanup()
 
     def new(self) -> socket.socket:
         """Return the end of a new process."""
@@ -59,6 +62,20 @@ class Nursery:
         with theirs, self._turn:
             socket.send_fds(self._door, [b"!"], [theirs.fileno()])
         return ours
+
+
+def _clean_environment(home: str) -> dict[str, str]:
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("AIRFLOW_") and not name.lower().endswith("_proxy")
+    }
+    return {
+        **kept,
+        "AIRFLOW_HOME": home,
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR",
+    }
 
 
 @dataclass(frozen=True)

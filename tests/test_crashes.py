@@ -35,6 +35,7 @@ class Case:
 
     :ivar retries: those that an undisturbed life needs. :ivar once: executions by then.
     :ivar faults: route and fault, in the order in which they come.
+    :ivar busy: somebody else's execution is running at first.
     """
 
     arguments: dict[str, Any]
@@ -43,6 +44,7 @@ class Case:
     retries: int = 0
     once: int = 1
     faults: tuple[tuple[Any, Fault], ...] = ()
+    busy: bool = False
 
     @property
     def waits(self) -> bool:
@@ -62,6 +64,10 @@ CASES = {
     "waiting, late log": Case(WORKER, job={"log_at_end": True, "log_lag": 0.1}),
     "waiting, fails first": Case(WORKER, job=FAILS_FIRST, retries=1, once=2),
     "deferrable, fails first": Case(DEFERRED, job=FAILS_FIRST, retries=1, once=2),
+    "waiting, in turn": Case({**WORKER, "if_running": "wait"}, busy=True),
+    "deferrable, in turn": Case({**DEFERRED, "if_running": "wait"}, busy=True),
+    "waiting, attached": Case({**WORKER, "if_running": "attach"}, busy=True, once=0),
+    "deferrable, attached": Case({**DEFERRED, "if_running": "attach"}, busy=True, once=0),
 }
 
 
@@ -82,6 +88,8 @@ def born(
     with Simulator([job], api_key=API_KEY) as simulator:
         for route, fault in case.faults:
             simulator.fault(route, fault)
+        if case.busy:
+            simulator.run("load")
         yield Life(
             nursery,
             simulator,
@@ -124,14 +132,17 @@ def faults_of(life: Life, end: End, case: Case) -> Iterator[str]:
         yield f"{len(life.ours)} executions, not {case.once}"
     if doubles := life.doubles():
         yield f"{len(doubles)} too many"
+    executions = life.simulator.world.executions
     if end.state != "success":
         yield f"it ended as {end.state}"
-    elif not life.ours or end.returned != life.ours[-1].trigger_id:
+    elif not executions or end.returned != executions[-1].trigger_id:
         yield f"it returned {end.returned}"
-    elif (life.xcoms.get("trigger_id"), life.xcoms.get("job_id")) != (end.returned, life.ours[-1].job.id):
+    elif (life.xcoms.get("trigger_id"), life.xcoms.get("job_id")) != (end.returned, executions[-1].job.id):
         yield f"the last try pushed {life.xcoms}"
-    if case.waits and any(execution.ended > end.at for execution in life.ours):
+    if case.waits and any(execution.ended > end.at for execution in executions):
         yield "it did not wait"
+    if case.busy and any(execution.queued < executions[0].ended for execution in life.ours):
+        yield "it did not let the other pass"
 
 
 Lives = Iterator[tuple[Case, str, dict[str, Any]]]
@@ -285,7 +296,8 @@ def test_r03_r06_after_a_success_in_the_second_try_too(nursery: Nursery, name: s
 
 @pytest.mark.parametrize("name", ["not waiting", *WAITING])
 def test_r06_a_cleared_task_is_as_safe_as_any(nursery: Nursery, name: str) -> None:
-    with born(nursery, CASES[name], retries=1) as life:
+    # What was queued before is over, so that it cannot be taken for what is queued now.
+    with born(nursery, replace(CASES[name], job={"pickup": 0, "duration": 0}), retries=1) as life:
         life.run()
         life.dies = when("POST jobs/*/execute: sent")
         second = life.clear()
