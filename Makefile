@@ -10,8 +10,10 @@ BENCH = $(VENV)/bench
 # How many tasks wait, and how many seconds pass between two looks, for bench-waiting
 SIZES ?= 1 10 100 500 2000 10000
 INTERVAL ?= 5
+# How many random lives of a task, for chaos
+SEEDS ?= 200
 
-.PHONY: help demo test test-oldest test-live lint types docs build check clean constraints bench-waiting
+.PHONY: help demo test test-oldest test-live lint types docs build check clean constraints bench-waiting chaos
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -28,6 +30,9 @@ demo: $(INSTALLED) ## Run an example DAG in real Airflow against the simulator (
 
 test-live: $(INSTALLED) ## Run the tests in a live Airflow only (LIVE_TASKS=500 lets as many tasks wait)
 	$(BIN)/python -m pytest -m live -s
+
+chaos: $(INSTALLED) ## Live random lives of a task, with faults and deaths (SEEDS=2000 lives more)
+	@$(BIN)/python -m tests.chaos --seeds $(SEEDS)
 
 test: $(INSTALLED) ## Run all tests; api.py, verdict.py and submission.py must be covered entirely
 	$(BIN)/python -m pytest --cov --cov-report=

@@ -45,6 +45,7 @@ class Plan:
     :ivar faults: at which boundary which route gets which fault; 0 for the very beginning.
     :ivar deaths: at which boundaries a process dies, by number or by name.
     :ivar others: at which boundaries somebody else starts the job, and how.
+    :ivar failures: after which boundaries Airflow fails to keep, or give, something.
     :ivar rotation: the boundaries from which on TimeXtender and the connection have a new key.
     """
 
@@ -56,8 +57,26 @@ class Plan:
     faults: list[tuple[int, Any, Fault]] = field(default_factory=list)
     deaths: list[int | str] = field(default_factory=list)
     others: list[tuple[int, Any]] = field(default_factory=list)
+    failures: frozenset[int] = frozenset()
     rotation: tuple[int, int] | None = None
     clears: int = 0
+
+
+PLACES = (
+    *(f"POST jobs/*/execute: {moment}" for moment in ("before", "sent", "answered")),
+    "after store.set timextender_submission",
+    "before store.delete timextender_submission",
+    "before defer",
+    "async GET jobs/*/status: answered",
+    "async GET jobs/status: answered",
+    "async GET jobs/*/logs/*: answered",
+    "before event",
+    "before xcom.push return_value",
+    "after xcom.push return_value",
+    "before raise",
+    "before return",
+)
+"""Where a death is worth more than anywhere."""
 
 
 def plan(seed: int) -> Plan:
@@ -93,11 +112,11 @@ def plan(seed: int) -> Plan:
     for _ in range(chance.choices([0, 1, 2, 4, 8], [3, 3, 2, 2, 1])[0]):
         one.faults.append(_fault(chance))
     for _ in range(chance.choices([0, 1, 2, 3], [2, 4, 3, 1])[0]):
-        moment = chance.choice(["before", "sent", "answered"])
         places: list[int | str] = [
             chance.randint(1, 40),
             chance.randint(1, 120),
-            f"POST jobs/*/execute: {moment}",
+            chance.choice(PLACES),
+            chance.choice(PLACES),
         ]
         one.deaths.append(chance.choice(places))
     if chance.random() < 0.3:
@@ -108,7 +127,11 @@ def plan(seed: int) -> Plan:
     if chance.random() < 0.15:
         begins = chance.randint(5, 50)
         rotation = (begins, begins + chance.randint(-3, 15))
-    return Plan(**{**vars(one), "rotation": rotation, "clears": int(chance.random() < 0.15)})
+    failures: frozenset[int] = frozenset()
+    if chance.random() < 0.15:
+        failures = frozenset(chance.sample(range(1, 60), 15))
+    clears = int(chance.random() < 0.15)
+    return Plan(**{**vars(one), "rotation": rotation, "failures": failures, "clears": clears})
 
 
 def _fault(chance: random.Random) -> tuple[int, Any, Fault]:
@@ -184,7 +207,15 @@ def live(nursery: Nursery, one: Plan) -> Lived:
         for at, route, fault in one.faults:
             if at == 0:
                 simulator.fault(route, fault)
-        life = Life(nursery, simulator, one.arguments, dies=Doom(one.deaths), passes=pass_by, **one.life)
+        life = Life(
+            nursery,
+            simulator,
+            one.arguments,
+            dies=Doom(one.deaths),
+            passes=pass_by,
+            fails=lambda boundary: boundary.number in one.failures,
+            **one.life,
+        )
         lived = Lived(one, life, [], [], 0)
         try:
             life.run()
@@ -242,12 +273,14 @@ def _judge_success(lived: Lived, end: End, since: float) -> Iterator[str]:
             yield f"wrong: a success, but the execution {execution.outcome}"
         elif execution.ended > end.at:
             yield "wrong: a success before the end"
-    if execution.by != "api" and lived.plan.arguments["if_running"] != "attach":
+    attaches = lived.plan.arguments["if_running"] == "attach"
+    if execution.by != "api" and not attaches:
         last = max((this.began for this in life.tries if this.began <= end.at), default=since)
         began = [
             e
             for e in life.ours
             if e.outcome != "never starts"
+            and e.queued < end.at
             and (e.queued >= since or e.ended > since)
             and not (e.outcome == "failed" and e.ended < last)
         ]
@@ -255,7 +288,13 @@ def _judge_success(lived: Lived, end: End, since: float) -> Iterator[str]:
             yield f"wrong: it returned another's execution, though {began[-1].trigger_id} is ours"
         else:
             lived.notes.append("another's: nothing of ours ever began, and one of somebody else did")
-    if end is life.ends[-1]:
+    if (
+        end.returned in {e.returned for e in life.ends if e.at < end.at}
+        and not attaches
+        and not lived.plan.failures
+    ):
+        yield f"wrong: it was cleared after a success, and returned {end.returned} again"
+    if end is life.ends[-1] and not lived.plan.failures:
         pushed = (life.xcoms.get("trigger_id"), life.xcoms.get("job_id"))
         if pushed != (execution.trigger_id, execution.job.id):
             yield f"wrong: it pushed {pushed}"
@@ -280,7 +319,9 @@ def _judge_failure(lived: Lived, end: End, since: float) -> Iterator[str]:
         if not _is_uncertain(lived, said, named):
             yield f"wrong: it could have been known: {said}"
         return
-    if "JobBusy" in said:
+    if "OSError: Airflow could not" in said:
+        true = bool(lived.plan.failures)
+    elif "JobBusy" in said:
         true = bool(lived.plan.others)
     elif re.search(r"HTTP 30\d|redirect", said):
         true = "redirect" in faults
@@ -292,7 +333,8 @@ def _judge_failure(lived: Lived, end: End, since: float) -> Iterator[str]:
         yield f"wrong: without a reason: {said}"
     lived.notes.append(f"failed: {reason}")
     ours = [e for e in life.ours if e.outcome == "succeeded" and e.queued >= since]
-    told = said + " ".join(map(str, life.xcoms.values()))
+    # A store that fails may lose it; nothing else may.
+    told = said + " ".join(map(str, life.xcoms.values())) + " ".join(life.history) * bool(lived.plan.failures)
     for execution in ours:
         if end is life.ends[-1] and execution.trigger_id not in told:
             yield f"lost: {execution.trigger_id}"
@@ -301,8 +343,9 @@ def _judge_failure(lived: Lived, end: End, since: float) -> Iterator[str]:
 def _is_uncertain(lived: Lived, said: str, named: list[Execution]) -> bool:
     """Tell whether nobody could have known which execution is the task's."""
     life = lived.life
-    if re.search(r"HTTP 40[13]", said):
-        return lived.plan.rotation is not None
+    if re.search("could not be read before|could not be looked for", said):
+        refusals = any(fault.kind == "redirect" for _, _, fault in lived.plan.faults)
+        return refusals or lived.plan.rotation is not None
     returned = {end.returned for end in life.ends if end.state == "success"}
     candidates = named or [e for e in life.simulator.world.executions if e.by != "hand"]
     return len({e.trigger_id for e in candidates} - returned) >= 2
@@ -321,6 +364,7 @@ def table(lives: list[Lived]) -> str:
         ("deaths of workers", deaths["worker"]),
         ("deaths of triggerers", deaths["triggerer"]),
         ("faults", sum(len(lived.plan.faults) for lived in lives)),
+        ("lives with store errors", sum(bool(lived.plan.failures) for lived in lives)),
         ("key rotations", sum(lived.plan.rotation is not None for lived in lives)),
         ("executions of others", sum(len(lived.plan.others) for lived in lives)),
         ("clears", sum(lived.plan.clears for lived in lives)),

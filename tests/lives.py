@@ -137,6 +137,7 @@ class Life:
     :param arguments: what the operator is given.
     :param dies: asked at each boundary whether the process dies there.
     :param passes: told of each boundary that is passed, to let something happen in the world.
+    :param fails: asked after the boundary before each write to Airflow, and each read, whether that fails.
     :param poll: ``"deferrable"`` for a trigger's own poll, or ``"shared poll"``.
     :param derived: whether the operator is derived from the package's, so that no triggerer ends the task.
     :param remembers: whether the store keeps what it is given.
@@ -152,6 +153,7 @@ class Life:
         retries: int = 0,
         dies: Callable[[Boundary], bool] = never,
         passes: Callable[[Boundary], None] = lambda boundary: None,
+        fails: Callable[[Boundary], bool] = never,
         poll: str = "deferrable",
         derived: bool = False,
         remembers: bool = True,
@@ -164,6 +166,7 @@ class Life:
         self._retries = self._max_tries = retries
         self.dies = dies
         self._passes = passes
+        self._fails = fails
         self._poll = poll
         self._derived = derived
         self._remembers = remembers
@@ -270,7 +273,7 @@ class Life:
                 elif what == "broken":
                     raise Broken(told["traceback"])
                 else:
-                    answer = self._keep(kind, what, **told)
+                    answer = self._keep(what, **told)
                 lines.write(json.dumps(answer) + "\n")
                 lines.flush()
         if not dying:
@@ -278,12 +281,16 @@ class Life:
         self._note(f"!!! the {kind} dies")
         return "died", {}
 
-    def _keep(self, kind: str, what: str, key: str, value: Any = None) -> Any:
-        if what == "store.get":
-            return json.loads(self.store.get(key, "null"))
-        if what == "xcom.pull":
-            return self.xcoms.get(key)
+    def _keep(self, what: str, key: str, value: Any = None) -> list[Any] | str:
+        """Return what is kept, in a list, or why it could not be kept."""
         self._note(f"{what} {key} {json.dumps(value)}")
+        if self._fails(self.boundaries[-1]):
+            self._note("!!! which fails")
+            return f"Airflow could not do {what}."
+        if what == "store.get":
+            return [json.loads(self.store.get(key, "null"))]
+        if what == "xcom.pull":
+            return [self.xcoms.get(key)]
         if what == "store.set" and self._remembers:
             self.store[key] = json.dumps(value)
         elif what == "store.delete":
@@ -293,7 +300,7 @@ class Life:
             if key in self.xcoms and not again:
                 raise Broken(f"R30: {key} is pushed twice")
             self.xcoms[key] = value
-        return None
+        return [None]
 
     def _connection(self) -> dict[str, Any]:
         fields = self.simulator.connection()

@@ -78,7 +78,10 @@ class Keeper:
         self.at(f"before {name}")
         answer = self.ask(what, **details)
         self.at(f"after {name}")
-        return answer
+        if isinstance(answer, str):
+            raise OSError(answer)
+        (value,) = answer
+        return value
 
     def end(self, how: str, **details: Any) -> NoReturn:
         """Tell the end, and end."""
