@@ -152,7 +152,7 @@ class Life:
         *,
         retries: int = 0,
         dies: Callable[[Boundary], bool] = never,
-        passes: Callable[[Boundary], None] = lambda boundary: None,
+        passes: Callable[[Boundary], object] = never,
         fails: Callable[[Boundary], bool] = never,
         poll: str = "deferrable",
         derived: bool = False,
@@ -165,7 +165,7 @@ class Life:
         self._arguments = dict(arguments)
         self._retries = self._max_tries = retries
         self.dies = dies
-        self._passes = passes
+        self.passes = passes
         self._fails = fails
         self._poll = poll
         self._derived = derived
@@ -314,7 +314,7 @@ class Life:
         boundary = Boundary(len(self.boundaries) + 1, name, kind)
         self.boundaries.append(boundary)
         self._note(f"{boundary.number}. {name}")
-        self._passes(boundary)
+        self.passes(boundary)
         dies = self.dies(boundary)
         if name.endswith(": before"):
             self._requests = len(self.simulator.requests)
