@@ -428,3 +428,17 @@ def test_r05_what_others_queue_later_and_begins_earlier_is_not_ours(nursery: Nur
         life.passes = passes
         end = life.run()
     assert end.returned in (life.ours[0].trigger_id, None)
+
+
+@pytest.mark.xfail(strict=True, reason="an idle job whose log is late is watched for two looks only")
+def test_r05_r11_what_others_queue_before_is_not_ours_when_the_log_is_late(nursery: Nursery) -> None:
+    case = replace(
+        CASES["waiting"],
+        job={"log_at_end": True, "log_lag": 0.3},
+        faults=(("logs", Fault("slow", seconds=0.2)), ("execute", Fault("reset", taken=True))),
+    )
+    reached = when("GET jobs/*/status: before")
+    with born(nursery, case) as life:
+        life.passes = lambda boundary: reached(boundary) and life.simulator.run("load")
+        end = life.run()
+    assert end.returned in (life.ours[0].trigger_id, None)
