@@ -384,7 +384,6 @@ def test_r03_r10_a_retry_that_is_refused_says_what_was_queued(nursery: Nursery) 
     assert len(life.ours) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="the record is closed with the trigger id that the store did not take")
 @pytest.mark.parametrize("name", ["not waiting", "waiting", "deferrable, ended by a worker"])
 def test_r03_a_success_is_one_even_if_the_trigger_id_could_not_be_stored(nursery: Nursery, name: str) -> None:
     with born(nursery, CASES[name], deaths=1, dies=when("before return"), fails=second_record()) as life:
@@ -405,7 +404,6 @@ def second_record() -> Callable[[Boundary], bool]:
     return fails
 
 
-@pytest.mark.xfail(strict=True, reason="that the job was idle is known before its log, and may be long ago")
 def test_r05_what_others_queue_between_the_look_and_the_request_is_not_ours(nursery: Nursery) -> None:
     faults: tuple[tuple[Any, Fault], ...] = (
         ("logs", Fault("slow", seconds=0.25)),
@@ -419,7 +417,6 @@ def test_r05_what_others_queue_between_the_look_and_the_request_is_not_ours(nurs
     assert end.returned in (life.ours[0].trigger_id, None)
 
 
-@pytest.mark.xfail(strict=True, reason="one alone is taken for ours, though something is still to begin")
 def test_r05_what_others_queue_later_and_begins_earlier_is_not_ours(nursery: Nursery) -> None:
     case = replace(
         CASES["waiting"],
@@ -441,7 +438,6 @@ def test_r05_what_others_queue_later_and_begins_earlier_is_not_ours(nursery: Nur
     assert end.returned in (life.ours[0].trigger_id, None)
 
 
-@pytest.mark.xfail(strict=True, reason="an idle job whose log is late is watched for two looks only")
 def test_r05_r11_what_others_queue_before_is_not_ours_when_the_log_is_late(nursery: Nursery) -> None:
     case = replace(
         CASES["waiting"],
