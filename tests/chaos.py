@@ -361,7 +361,8 @@ def _is_uncertain(lived: Lived, said: str, named: list[Execution]) -> bool:
         return refusals or lived.plan.rotation is not None
     returned = {end.returned for end in life.ends if end.state == "success"}
     candidates = named or [e for e in life.simulator.world.executions if e.by != "hand"]
-    return len({e.trigger_id for e in candidates} - returned) >= 2
+    # Somebody else's that was waiting at the time of the request is one, too, though it may be long over.
+    return len({e.trigger_id for e in candidates} - returned) + bool(lived.plan.others) >= 2
 
 
 def table(lives: list[Lived]) -> str:

@@ -450,3 +450,19 @@ def test_r05_r11_what_others_queue_before_is_not_ours_when_the_log_is_late(nurse
         life.passes = lambda boundary: reached(boundary) and life.simulator.run("load")
         end = life.run()
     assert end.returned in (life.ours[0].trigger_id, None)
+
+
+SAME_TRY = pytest.mark.xfail(strict=True, reason="after a deferral its own execution is an earlier try's")
+
+
+@pytest.mark.parametrize(
+    "name", ["waiting", *(pytest.param(name, marks=SAME_TRY) for name in WAITING if name != "waiting")]
+)
+def test_r05_r08_what_is_found_to_have_failed_is_not_run_again_without_a_retry(
+    nursery: Nursery, name: str
+) -> None:
+    case = replace(CASES[name], job=FAILS_FIRST, faults=(FAULTS["execute reset and taken"],))
+    with born(nursery, case) as life:
+        end = life.run()
+    assert len(life.ours) == 1
+    assert end.error == "JobFailed"
