@@ -20,6 +20,7 @@ from airflow_provider_timextender.errors import (
     ContractError,
     InvalidInput,
     JobBusy,
+    Refused,
     ServerError,
     SubmissionUncertain,
     TimeXtenderError,
@@ -109,6 +110,7 @@ class Memory:
             self.keep(record)
         except Exception:
             self.log.warning("Could not keep the record of the submission", exc_info=True)
+            self.record = record
 
     def close(self) -> None:
         """Note that the task has succeeded, so that it runs anew when it is cleared."""
@@ -133,7 +135,8 @@ class Memory:
 class DurableSubmit:
     """Queues a job for a task.
 
-    :param memory: what the tries of the task know of each other.
+    :param memory: what the tries of the task know of each other; it has recalled the last record.
+    :param given: the job's id or name, as the task was given it.
     :param pause: called between two looks for an execution, with whether the job is busy and for how many
         seconds it may be looked for; it lets time pass.
     :param start_timeout: seconds that the job must have been idle to be sure that nothing was queued.
@@ -147,7 +150,7 @@ class DurableSubmit:
         logger: Any,
         *,
         job_id: str,
-        job_name: str | None,
+        given: str,
         pause: Callable[[bool, float], object],
         start_timeout: float,
         timeout: float,
@@ -156,7 +159,11 @@ class DurableSubmit:
         self._memory = memory
         self.log = logger
         self._job_id = job_id
-        self._job = f"TimeXtender job {job_name!r} ({job_id})" if job_name else f"TimeXtender job {job_id}"
+        self._given = given
+        self._job = (
+            f"TimeXtender job {job_id}" if given == job_id else f"TimeXtender job {given!r} ({job_id})"
+        )
+        self._former: tuple[str, ...] = ()
         self._pause = pause
         self._start_timeout = start_timeout
         self._end = time.monotonic() + timeout
@@ -166,12 +173,13 @@ class DurableSubmit:
 
         :raises SubmissionUncertain: if an earlier try may have queued the job, and it cannot be found out.
         """
-        record = self._memory.recall()
+        record = self._memory.record
         if record is None:
             return None
         trigger_id = self._left_by(record)
         if trigger_id is None:
-            self._memory.forget()
+            # What it has queued may still be to show up in the log.
+            self._former = (*(record.known or ()), *([record.trigger_id] if record.trigger_id else ()))
             return None
         self.log.warning(
             "%s is not queued again: this try goes on with an earlier one's execution (trigger id %s).",
@@ -195,7 +203,10 @@ class DurableSubmit:
         trigger_id = record.trigger_id or self._find(record)
         if trigger_id is None:
             self.log.warning("An earlier try was about to queue %s, and did not.", self._job)
+            self._memory.forget()
             return None
+        if record.number == self._memory.tries.number:
+            return trigger_id  # it was looked for over a deferral of this very try
         # Whose receipt is missing has never succeeded, so that a clear is no wish to run it once more.
         if self._is_over(record, trigger_id, cleared and record.stage == "queued"):
             return None
@@ -286,11 +297,14 @@ class DurableSubmit:
         try:
             executions = self._hook.executions_so_far(self._job_id, patience=LOG_PATIENCE)
         except TimeXtenderError as error:
+            if isinstance(error, Refused) and error.status == 401:
+                raise
             self.log.warning(
                 "Should the answer to the request get lost, the execution cannot be looked for: %s", error
             )
         now = datetime.now(timezone.utc)
-        self._memory.keep(Record.of(status, executions, self._memory.tries, now))
+        tries = self._memory.tries
+        self._memory.keep(Record.of(status, executions, tries, now, given=self._given, former=self._former))
 
     def _find(self, record: Record) -> str | None:
         """Return the trigger id of a request whose receipt is missing, ``None`` if nothing was queued."""
@@ -360,7 +374,8 @@ class DurableSubmit:
                     f"them to attach to: {', '.join(map(str, shown))}."
                 )
             if shown and shown != {None}:
-                return self._attached(Record.of(status, executions, self._memory.tries, now), shown.pop())
+                record = Record.of(status, executions, self._memory.tries, now, given=self._given)
+                return self._attached(record, shown.pop())
             idle_since = None if judge_job(status) else idle_since or now
             if idle_since and (now - idle_since).total_seconds() >= min(self._start_timeout, LOG_LAG):
                 return None

@@ -217,10 +217,16 @@ class ExecuteJobOperator(DefersMixin):
 
     def _queue_and_wait(self, context: Context) -> str:
         memory = self._recall(context)
+        given = str(self.job_name or self.job_id)
         try:
             with no_vain_retry():
                 limits = self._limits(context)
-                job_id = self.hook.resolve_job_id(self.job_id, self.job_name)
+                record = memory.recall()
+                if record is not None and record.given == given and not record.was_cleared(memory.tries):
+                    # What has been queued is not lost because nobody can look up the job's name now.
+                    job_id = record.job_id
+                else:
+                    job_id = self.hook.resolve_job_id(self.job_id, self.job_name)
                 trigger_id = self._trigger_id(context, memory, job_id, limits)
         except AirflowTaskTimeout:
             if memory.lasts or memory.record is None:
@@ -272,7 +278,7 @@ class ExecuteJobOperator(DefersMixin):
             memory,
             self.log,
             job_id=job_id,
-            job_name=self.job_name,
+            given=str(self.job_name or self.job_id),
             pause=pause,
             start_timeout=limits.start_timeout,
             timeout=limits.before,

@@ -62,7 +62,9 @@ class Record:
     :ivar hidden: the job was busy then with something that its log did not show.
     :ivar known: the trigger ids of its log then; ``None`` if the log could not be read.
     :ivar unnamed: how many executions in it had none.
-    :ivar most, clears: see :class:`Tries`; of the try that has kept the record last.
+    :ivar given: the job's id or name, as the task was given it.
+    :ivar number: the try that has sent the request; see :class:`Tries`.
+    :ivar most, clears: likewise, but of the try that has kept the record last.
     :ivar trigger_id: the execution, if ``stage`` is ``"queued"`` or ``"done"``.
     """
 
@@ -71,6 +73,8 @@ class Record:
     hidden: bool
     known: tuple[str, ...] | None
     unnamed: int
+    given: str
+    number: int
     most: int
     clears: int
     stage: Stage = "asked"
@@ -78,16 +82,28 @@ class Record:
 
     @classmethod
     def of(
-        cls, status: JobStatus, executions: Sequence[Execution] | None, tries: Tries, now: datetime
+        cls,
+        status: JobStatus,
+        executions: Sequence[Execution] | None,
+        tries: Tries,
+        now: datetime,
+        *,
+        given: str = "",
+        former: Sequence[str] = (),
     ) -> Record:
-        """Return the record of a request that is about to be sent, after a look at its job."""
+        """Return the record of a request that is about to be sent, after a look at its job.
+
+        :param former: trigger ids that are known besides those that the log shows.
+        """
         ids = None if executions is None else _ids_since(executions, now)
         return cls(
             job_id=status.job_id,
             asked_at=now,
             hidden=status.state is not JobState.IDLE and not any(map(is_unended, executions or ())),
-            known=None if ids is None else tuple(id_ for id_ in ids if id_ is not None),
+            known=None if ids is None else tuple({*former, *(id_ for id_ in ids if id_ is not None)}),
             unnamed=(ids or []).count(None),
+            given=given,
+            number=tries.number,
             most=tries.most,
             clears=tries.clears,
         )
@@ -121,6 +137,8 @@ class Record:
                 hidden=bool(stored["hidden"]),
                 known=None if stored["known"] is None else tuple(map(str, stored["known"])),
                 unnamed=int(stored["unnamed"]),
+                given=str(stored["given"]),
+                number=int(stored["number"]),
                 most=int(stored["most"]),
                 clears=int(stored["clears"]),
                 stage=_STAGES[stored["stage"]],

@@ -346,9 +346,6 @@ def test_r08_a_retry_after_a_failed_execution_submits_anew(nursery: Nursery, nam
     assert [this.end.error for this in life.tries if this.end] == ["JobFailed", ""]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the record of the new request does not know the trigger id of the old"
-)
 def test_r06_what_was_queued_before_a_clear_is_not_taken_for_what_is_queued_after(nursery: Nursery) -> None:
     # It has not begun when the task is cleared, so that no log shows it by then.
     with born(nursery, replace(CASES["not waiting"], job={"pickup": 0.3}), retries=1) as life:
@@ -373,9 +370,6 @@ def refuse_at(life: Life, name: str) -> None:
     life.passes = passes
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the name is looked up before the record, and the key is new to this try"
-)
 def test_r03_r10_a_retry_that_is_refused_says_what_was_queued(nursery: Nursery) -> None:
     with born(nursery, CASES["waiting"], deaths=1, dies=when("after xcom.push trigger_id")) as life:
         refuse_at(life, "after xcom.push trigger_id")
@@ -452,12 +446,7 @@ def test_r05_r11_what_others_queue_before_is_not_ours_when_the_log_is_late(nurse
     assert end.returned in (life.ours[0].trigger_id, None)
 
 
-SAME_TRY = pytest.mark.xfail(strict=True, reason="after a deferral its own execution is an earlier try's")
-
-
-@pytest.mark.parametrize(
-    "name", ["waiting", *(pytest.param(name, marks=SAME_TRY) for name in WAITING if name != "waiting")]
-)
+@pytest.mark.parametrize("name", WAITING)
 def test_r05_r08_what_is_found_to_have_failed_is_not_run_again_without_a_retry(
     nursery: Nursery, name: str
 ) -> None:

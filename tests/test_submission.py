@@ -48,7 +48,7 @@ def execution(trigger_id: str | None, start: float | None = 10, **given: Any) ->
 
 
 def record(*known: Execution, state: JobState | None = JobState.IDLE) -> Record:
-    return Record.of(status(state), list(known), TRIES, T0)
+    return Record.of(status(state), list(known), TRIES, T0, given="load")
 
 
 def found(kept: Record, *looks: tuple[float, JobState, list[Execution]]) -> Outcome | None:
@@ -86,6 +86,8 @@ def test_r39_a_record_is_stored_in_these_words() -> None:
         "hidden": False,
         "known": [THEIRS],
         "unnamed": 1,
+        "given": "load",
+        "number": 1,
         "most": 2,
         "clears": 1,
         "stage": "asked",
