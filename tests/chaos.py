@@ -375,8 +375,8 @@ def table(lives: list[Lived]) -> str:
         ("lives", len(lives)),
         ("boundaries", sum(len(lived.life.boundaries) for lived in lives)),
         ("tries", sum(len(lived.life.tries) for lived in lives)),
-        ("deaths of workers", deaths["worker"]),
-        ("deaths of triggerers", deaths["triggerer"]),
+        ("kills of workers", deaths["worker"]),
+        ("kills of triggerers", deaths["triggerer"]),
         ("faults", sum(len(lived.plan.faults) for lived in lives)),
         ("lives with store errors", sum(bool(lived.plan.failures) for lived in lives)),
         ("key rotations", sum(lived.plan.rotation is not None for lived in lives)),
@@ -387,8 +387,8 @@ def table(lives: list[Lived]) -> str:
         ("adopted", sum(ADOPTED in "".join(lived.life.history) for lived in lives)),
         ("another's", sum(n for note, n in notes.items() if note.startswith("another's"))),
         ("uncertain", sum(n for note, n in notes.items() if note.startswith("uncertain"))),
-        ("double", wrong["double"]),
         ("lost", wrong["lost"]),
+        ("double", wrong["double"]),
         ("wrong", wrong.total() - wrong["double"] - wrong["lost"]),
     ]
     lines = [f"{name:24}{figure:>8}" for name, figure in rows]

@@ -609,6 +609,13 @@ def test_r07_a_log_that_cannot_be_read_does_not_block_a_start(
     assert Task(wait_for_completion=False).run() == the_last(simulator)
 
 
+def test_r12_a_key_that_is_refused_before_the_submission_ends_the_task(simulator: Simulator) -> None:
+    simulator.fault("logs", Fault("status", status=401))
+    with pytest.raises(AirflowFailException, match="The API key was refused"):
+        Task().run()
+    assert simulator.count("execute") == 0
+
+
 def test_r11_a_job_without_any_log_yet_can_be_queued(simulator: Simulator) -> None:
     simulator.fault("logs", Fault("status", status=404))
     simulator.fault("execute", Fault("reset", taken=True))
