@@ -232,16 +232,19 @@ class DurableSubmit:
         age = (now - record.asked_at).total_seconds()
         return cleared and (isinstance(verdict, Succeeded) or (gone and age >= self._start_timeout))
 
-    def refuse_if_it_seems_to_have_run(self, since: datetime | None) -> None:
+    def refuse_if_it_seems_to_have_run(self, since: datetime | None, *, busy: bool) -> None:
         """Look at the job before another try without any memory queues it.
 
         :param since: when the DAG run began.
+        :param busy: whether a busy job is a sign; it is none if nothing is queued then anyway.
         :raises SubmissionUncertain: if the job is busy, or the last execution since then has not failed. It
             may be that of an earlier try whose worker has died.
         """
         status, executions, _ = self._hook.survey(self._job_id)
-        suspicious = judge_job(status)
-        why = suspicious.why if suspicious else None
+        waiting = judge_job(status)
+        if waiting is not None and not busy:
+            return
+        why = waiting.why if waiting else None
         last = last_started(executions, since)
         if why is None and last is not None and last.state is not ExecutionState.FAILED:
             why = f"Execution {last.trigger_id} has begun since the DAG run did, and has not failed."

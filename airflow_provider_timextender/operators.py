@@ -187,7 +187,15 @@ class ExecuteJobOperator(DefersMixin):
             try:
                 result_of(event, "idle")
             except TimeXtenderError as error:
-                self._stay_unqueued(error, self._recall(context))
+                record = self._recall(context).recall()
+                if record is None or record.stage != "asked":
+                    raise self._no_turn(error) from None
+                if not isinstance(error, WaitTimeout):
+                    raise type(error)(
+                        f"TimeXtender job {record.given} may have been queued, and its execution was not "
+                        f"found yet: {error} Another try looks again."
+                    ) from None
+                # The search looks once more, and says what it knows.
         time.sleep(self._moment())
         return self._queue_and_wait(context)
 
@@ -293,7 +301,7 @@ class ExecuteJobOperator(DefersMixin):
                 if self.if_running == "attach":
                     trigger_id = durable.attach()
                 elif self.if_running == "wait":
-                    self._wait_for_turn(context, memory, job_id, limits)
+                    self._wait_for_turn(context, job_id, limits)
                 else:
                     raise
         return trigger_id
@@ -303,26 +311,30 @@ class ExecuteJobOperator(DefersMixin):
             "This Airflow keeps no state of a task over its tries (3.3 and later do). Should a worker die "
             "after it has queued the job, the next try can only look whether the job seems to have run."
         )
-        # Where nothing is queued while the job is busy, the look that comes anyway is enough for that.
-        if not memory.tries.is_first() and self.if_running in ("submit", "wait"):
+        if not memory.tries.is_first():
             dag_run: Any = context.get("dag_run")
-            durable.refuse_if_it_seems_to_have_run(getattr(dag_run, "start_date", None))
+            durable.refuse_if_it_seems_to_have_run(
+                getattr(dag_run, "start_date", None), busy=self.if_running in ("submit", "wait")
+            )
 
-    def _wait_for_turn(self, context: Context, memory: Memory, job_id: str, limits: _Limits) -> None:
+    def _wait_for_turn(self, context: Context, job_id: str, limits: _Limits) -> None:
         """Return when the job is idle, or defer until then."""
         end = context["ti"].start_date + timedelta(seconds=limits.timeout)
         left = (end - datetime.now(timezone.utc)).total_seconds()
         if left <= 0:
-            why = f"others had the job for {for_people(limits.timeout)}."
-            self._stay_unqueued(WaitTimeout(why), memory)
+            raise self._no_turn(WaitTimeout(f"others had the job for {for_people(limits.timeout)}."))
         if self.deferrable:
             self._defer_until_idle(context, job_id, limits, left)
         try:
             run = Run(job_id, None, datetime.now(timezone.utc))
             self._look_until_over(context, run, limits.interval, left)
         except WaitTimeout as error:
-            self._stay_unqueued(error, memory)
+            raise self._no_turn(error) from None
         time.sleep(self._moment())
+
+    def _no_turn(self, error: TimeXtenderError) -> TimeXtenderError:
+        job = f"TimeXtender job {self.job_name or self.job_id}"
+        return type(error)(f"{job} was not queued, as its turn did not come: {error}")
 
     def _defer_until_idle(self, context: Context, job_id: str, limits: _Limits, left: float) -> NoReturn:
         self.defer_to_trigger(
@@ -343,16 +355,6 @@ class ExecuteJobOperator(DefersMixin):
         it is idle, so they are kept from asking in the same moment as well.
         """
         return random.uniform(0, min(MAX_MOMENT, float(self.poll_interval)))
-
-    def _stay_unqueued(self, error: TimeXtenderError, memory: Memory) -> None:
-        """Raise why a wait for an idle job has come to nothing, unless a search can come to its end."""
-        record = memory.recall()
-        job = f"TimeXtender job {self.job_name or self.job_id}"
-        if record is None or record.stage != "asked":
-            raise type(error)(f"{job} was not queued, as its turn did not come: {error}") from None
-        if not isinstance(error, WaitTimeout):
-            why = f"{job} may have been queued, and its execution was not found yet: {error}"
-            raise type(error)(f"{why} Another try looks again.") from None
 
     def _tell(self, context: Context, job_id: str, trigger_id: str) -> None:
         for key, value in (
