@@ -207,9 +207,14 @@ class DurableSubmit:
             return None
         if record.number == self._memory.tries.number:
             return trigger_id  # it was looked for over a deferral of this very try
-        # Whose receipt is missing has never succeeded, so that a clear is no wish to run it once more.
-        if self._is_over(record, trigger_id, cleared and record.stage == "queued"):
-            return None
+        try:
+            # Whose receipt is missing has never succeeded, so that a clear is no wish to run it once more.
+            if self._is_over(record, trigger_id, cleared and record.stage == "queued"):
+                return None
+        except TimeXtenderError as error:
+            queued = f"An earlier try has queued {self._job} (trigger id {trigger_id})"
+            error.args = (f"{queued}, and its execution could not be looked at: {error}",)
+            raise
         # From now on it is this try's, which only another clear would undo.
         self._memory.keep(replace(record, stage="queued", trigger_id=trigger_id))
         return trigger_id

@@ -286,13 +286,15 @@ def _judge_success(lived: Lived, end: End, since: float) -> Iterator[str]:
             yield "wrong: a success before the end"
     attaches = lived.plan.arguments["if_running"] == "attach"
     if execution.by != "api" and not attaches:
+        before = next((e.message for e in reversed(life.ends) if e.at < end.at), "")
+        undecided = "SubmissionUncertain" in before  # whoever has cleared it then has decided
         last = max((this.began for this in life.tries if this.began <= end.at), default=since)
         began = [
             e
             for e in life.ours
             if e.outcome != "never starts"
             and e.queued < end.at
-            and (e.queued >= since or e.ended > since)
+            and (e.queued >= since or (e.ended > since and not undecided))
             and not (e.outcome == "failed" and e.ended < last)
         ]
         if began:
@@ -333,7 +335,7 @@ def _judge_failure(lived: Lived, end: End, since: float) -> Iterator[str]:
     if "OSError: Airflow could not" in said:
         true = bool(lived.plan.failures)
     elif "JobBusy" in said:
-        true = bool(lived.plan.others)
+        true = bool(lived.plan.others or life.clears)  # what has been cleared may still run
     elif re.search(r"HTTP 30\d|redirect", said):
         true = "redirect" in faults
     elif re.search(r"HTTP 40[13]", said):

@@ -238,6 +238,21 @@ def test_execution_timeout_before_it_is_clear_is_a_case_for_the_next_try(
     assert simulator.count("execute") == 1
 
 
+@needs_store
+def test_r10_a_retry_that_cannot_look_says_what_was_queued(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = Task(store=Store(), wait_for_completion=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(TimeXtenderHook, "look", lambda *_, **__: (_ for _ in ()).throw(Died()))
+        with pytest.raises(Died):
+            task.run()
+    simulator.fault("status", Fault("status", status=400))
+    with pytest.raises(AirflowFailException, match=f"trigger id {the_last(simulator)}.*HTTP 400"):
+        task.run()
+    assert simulator.count("execute") == 1
+
+
 # --- clears, and retries after a failure ---
 
 
