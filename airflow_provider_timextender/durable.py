@@ -200,6 +200,10 @@ class DurableSubmit:
             if cleared:
                 return None
             raise SubmissionUncertain(self._unknown(record, "An earlier try could not find out either."))
+        age = (datetime.now(timezone.utc) - record.asked_at).total_seconds()
+        if cleared and age > self._start_timeout:
+            # By now, one that has begun since may as well be that of a later run.
+            record = replace(record, hidden=True)
         trigger_id = record.trigger_id or self._find(record)
         if trigger_id is None:
             self.log.warning("An earlier try was about to queue %s, and did not.", self._job)
@@ -272,6 +276,9 @@ class DurableSubmit:
             except SubmissionUncertain as error:
                 problem = str(error)
             except JobBusy:
+                # Nothing is sent, also if a request that surely did not arrive had been prepared before.
+                if self._memory.record is not None:
+                    self._memory.forget()
                 raise
             except TimeXtenderError:
                 self._memory.forget()
@@ -318,19 +325,15 @@ class DurableSubmit:
         """Return the trigger id of a request whose receipt is missing, ``None`` if nothing was queued."""
         if record.known is None:
             raise self._uncertain(record, "The job's log could not be read before.")
-        search, outcome = Search.of(record, self._start_timeout), None
+        search = Search.of(record, self._start_timeout, datetime.now(timezone.utc))
+        outcome = None
         while outcome is None:
             left = self._end - time.monotonic()
             try:
                 status, executions, now = self._hook.survey(self._job_id, patience=max(0.0, left))
                 search, outcome = search.after(status, executions, now)
             except TimeXtenderError as error:
-                if error.transient and self._memory.lasts:
-                    raise  # the next try looks again
-                # To whoever mends that and clears the task, the record still tells what to look for.
-                raise SubmissionUncertain(
-                    self._unknown(record, f"It could not be looked for: {error}")
-                ) from None
+                raise self._not_looked_for(record, error) from None
             if outcome is None:
                 if left <= 0:
                     raise self._uncertain(record, "It has not become clear in time.")
@@ -352,15 +355,28 @@ class DurableSubmit:
         self._memory.try_to_keep(replace(record, stage="queued", trigger_id=outcome.trigger_id))
         return outcome.trigger_id
 
+    def _not_looked_for(self, record: Record, error: TimeXtenderError) -> TimeXtenderError:
+        if isinstance(error, ContractError) and not error.transient:
+            return self._uncertain(record, str(error))
+        why = f"It could not be looked for: {error}"
+        if not self._memory.lasts:
+            return SubmissionUncertain(self._unknown(record, why))
+        if error.transient:
+            error.args = (self._unknown(record, why, "Another try looks again."),)
+            return error
+        return SubmissionUncertain(
+            self._unknown(record, why, "Clear the task when that is mended, and it looks again.")
+        )
+
     def _uncertain(self, record: Record, why: str) -> SubmissionUncertain:
         self._memory.try_to_keep(replace(record, stage="uncertain"))
         return SubmissionUncertain(self._unknown(record, why))
 
-    def _unknown(self, record: Record, why: str) -> str:
+    def _unknown(self, record: Record, why: str, what_next: str = HOW_TO_DECIDE) -> str:
         return (
             f"{self._job} was to be queued at {record.asked_at.isoformat(timespec='seconds')}, and it is not "
             f"known whether it was. {why} It is not queued again, as that could run the load twice. "
-            f"{HOW_TO_DECIDE}"
+            f"{what_next}"
         )
 
     def attach(self) -> str | None:

@@ -188,13 +188,16 @@ class ExecuteJobOperator(DefersMixin):
                 result_of(event, "idle")
             except TimeXtenderError as error:
                 record = self._recall(context).recall()
-                if record is None or record.stage != "asked":
+                if record is None:
                     raise self._no_turn(error) from None
-                if not isinstance(error, WaitTimeout):
-                    raise type(error)(
+                if record.stage != "asked":
+                    self._fail(error, record.job_id, record.trigger_id)
+                if not isinstance(error, WaitTimeout) or isinstance(error, ExecutionTimeout):
+                    error.args = (
                         f"TimeXtender job {record.given} may have been queued, and its execution was not "
-                        f"found yet: {error} Another try looks again."
-                    ) from None
+                        f"found yet: {error}",
+                    )
+                    raise
                 # The search looks once more, and says what it knows.
         time.sleep(self._moment())
         return self._queue_and_wait(context)

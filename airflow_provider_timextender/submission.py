@@ -186,12 +186,13 @@ class Search:
     run: Run
 
     @classmethod
-    def of(cls, record: Record, start_timeout: float) -> Search:
-        """Return a search.
+    def of(cls, record: Record, start_timeout: float, now: datetime) -> Search:
+        """Return a search that begins now.
 
-        :param start_timeout: seconds that the job must have been idle to be sure that nothing was queued.
+        :param start_timeout: seconds that the job must have been idle to be sure that nothing was queued;
+            what it has done before the search is not known.
         """
-        return cls(record, Run(record.job_id, None, record.asked_at, start_timeout))
+        return cls(record, Run(record.job_id, None, now, start_timeout))
 
     def after(
         self, status: JobStatus, executions: Sequence[Execution], now: datetime

@@ -449,15 +449,95 @@ def test_r03_nothing_was_queued_is_found_out_once(
 
 @needs_store
 def test_r05_what_could_not_be_looked_for_can_be_when_the_key_is_mended(simulator: Simulator) -> None:
-    task = Task(store=Store(), max_unreachable=0.2)
+    task = Task(store=Store(), max_unreachable=0.2, start_timeout=30)
     simulator.fault("execute", Fault("reset", taken=True))
     after_submission(simulator, lambda: simulator.fault("status", always=Fault("status", status=403)))
-    with pytest.raises(AirflowFailException, match=r"It could not be looked for: .* HTTP 403"):
+    with pytest.raises(AirflowFailException, match=r"It could not be looked for: .* HTTP 403.*looks again"):
         task.run()
     simulator.heal()
     task.clear()
     assert task.run() == the_last(simulator)
     assert simulator.count("execute") == 1
+
+
+@needs_store
+def test_r07_a_cleared_task_does_not_take_a_later_run_for_its_own(simulator: Simulator) -> None:
+    task = Task(store=Store(), max_unreachable=0.2, start_timeout=0.3)
+    simulator.fault("execute", Fault("reset"))
+    seen = simulator.world.status
+
+    def away(*args: Any) -> Any:
+        if simulator.count("execute"):
+            simulator.fault("status", always=Fault("status", status=503))
+        return seen(*args)
+
+    simulator.world.status = away  # type: ignore[assignment, method-assign]
+    with pytest.raises(errors.ServerError, match="not known whether it was"):
+        task.run()
+    simulator.world.status = seen  # type: ignore[method-assign]
+    simulator.heal()
+    time.sleep(0.3)
+    simulator.run("load")
+    task.clear()
+    with pytest.raises(AirflowFailException, match="SubmissionUncertain"):
+        task.run()
+    task.clear()
+    assert task.run() == the_last(simulator)
+    assert len(simulator.world.executions) == 2
+
+
+@needs_store
+@pytest.mark.parametrize("mode", ["worker", "deferrable"])
+@pytest.mark.parametrize("if_running", ["fail", "wait"])
+def test_r07_what_begins_while_a_request_cannot_be_sent_is_not_taken_for_ours(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch, mode: str, if_running: str
+) -> None:
+    from airflow_provider_timextender.client import Client
+
+    send = Client._send
+    refused = iter([True])
+
+    def refuse_once(self: Any, call: Any, session: Any) -> Any:
+        if call.method == "POST" and next(refused, False):
+            simulator.run("load")
+            raise errors.Unreachable("connection refused", sent=False)
+        return send(self, call, session)
+
+    monkeypatch.setattr(Client, "_send", refuse_once)
+    task = Task(store=Store(), if_running=if_running)
+    if if_running == "fail":
+        with pytest.raises(errors.JobBusy):
+            task.run(mode)
+        simulator.finish()
+    assert task.run(mode) == the_last(simulator)
+    assert simulator.count("execute") == 1
+    assert len(simulator.world.executions) == 2
+
+
+@needs_store
+def test_r15_execution_timeout_ends_a_search(simulator: Simulator) -> None:
+    simulator.job("load").duration = 60
+    simulator.fault("execute", Fault("reset", taken=True))
+    task = Task(store=Store(), execution_timeout=timedelta(seconds=0.1))
+    with pytest.raises(errors.ExecutionTimeout, match="may have been queued"):
+        task.run("deferrable")
+    simulator.finish()
+    assert task.run() == the_last(simulator)
+    assert simulator.count("execute") == 1
+
+
+@needs_store
+def test_r05_each_search_waits_for_the_whole_start_timeout(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = simulator.job("load")
+    other.pickup, other.duration = 0.0, 0.3
+    simulator.run("load")
+    simulator.fault("execute", Fault("reset"))
+    task = Task(store=Store(), start_timeout=1.0)
+    assert task.run("deferrable") == the_last(simulator)
+    _, second = [r.at for r in simulator.requests if r.route == "execute"]
+    assert second - simulator.world.executions[0].ended >= 1.0
 
 
 # --- the receipt is lost ---
@@ -577,7 +657,7 @@ def test_r05_a_deferrable_task_searches_without_a_worker(simulator: Simulator) -
     assert deferred.value.method_name == "execute_when_idle"
     lost = {"error": "Trigger failure"}
     task.ti.xcom_pull = lambda **_: None  # type: ignore[attr-defined]
-    with pytest.raises(errors.TriggerLost, match=r"may have been queued, .* Another try looks again"):
+    with pytest.raises(errors.TriggerLost, match=r"may have been queued, .*not found yet: Airflow ended"):
         task.make().resume_execution("__fail__", lost, context)
     timeout = {"error": "Trigger/execution timeout"}
     task.arguments["timeout"] = 0.1

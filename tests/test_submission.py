@@ -53,7 +53,7 @@ def record(*known: Execution, state: JobState | None = JobState.IDLE) -> Record:
 
 def found(kept: Record, *looks: tuple[float, JobState, list[Execution]]) -> Outcome | None:
     """Return what the last of some looks comes to; those before it must have come to nothing."""
-    search, outcome = Search.of(kept, START_TIMEOUT), None
+    search, outcome = Search.of(kept, START_TIMEOUT, T0), None
     for seconds, state, executions in looks:
         assert outcome is None
         search, outcome = search.after(status(state), executions, after(seconds))
@@ -210,7 +210,7 @@ def test_r05_whatever_is_seen_only_one_that_is_new_and_alone_is_adopted(
 ) -> None:
     old = [execution(id_, start=-5) for id_ in known]
     kept = record(*old, state=before)
-    search = Search.of(kept, START_TIMEOUT)
+    search = Search.of(kept, START_TIMEOUT, T0)
     fresh = tuple(id_ for id_ in new if id_ not in known)
     shown = [*old, *(execution(id_) for id_ in fresh), execution(BLANK_GUID)]
     for number, state in enumerate(states):
