@@ -329,7 +329,7 @@ def _judge_failure(lived: Lived, end: End, since: float) -> Iterator[str]:
     faults = {fault.kind for _, _, fault in lived.plan.faults}
     if "SubmissionUncertain" in said:
         lived.notes.append(f"uncertain: {reason}")
-        if not _is_uncertain(lived, said, named):
+        if not _is_uncertain(lived, end, said, named):
             yield f"wrong: it could have been known: {said}"
         return
     if "OSError: Airflow could not" in said:
@@ -355,12 +355,15 @@ def _judge_failure(lived: Lived, end: End, since: float) -> Iterator[str]:
             yield f"lost: {execution.trigger_id}, and all that was said is {said}"
 
 
-def _is_uncertain(lived: Lived, said: str, named: list[Execution]) -> bool:
+def _is_uncertain(lived: Lived, end: End, said: str, named: list[Execution]) -> bool:
     """Tell whether nobody could have known which execution is the task's."""
     life = lived.life
     if re.search("could not be read before|could not be looked for", said):
         refusals = any(fault.kind == "redirect" for _, _, fault in lived.plan.faults)
         return refusals or lived.plan.rotation is not None
+    late = end.at - lived.plan.arguments["start_timeout"]
+    if life.clears and life.clears[0] < end.at and any(execution.queued < late for execution in named):
+        return True  # to who is cleared so late, it may as well be that of a later run
     returned = {end.returned for end in life.ends if end.state == "success"}
     candidates = named or [e for e in life.simulator.world.executions if e.by != "hand"]
     # Somebody else's that was waiting at the time of the request is one, too, though it may be long over.
