@@ -438,11 +438,11 @@ def parse_time(text: Any) -> datetime | None:
     if not isinstance(text, str) or len(text) > 100:
         return None
     # Python 3.10 reads neither "Z" nor the seven fractional digits of .NET.
-    iso = re.sub(r"(\.\d{6})\d+", r"\1", text.strip())
-    iso = re.sub(r"\.(\d{1,5})(?!\d)", lambda m: "." + m[1].ljust(6, "0"), iso)
-    iso = re.sub(r"[zZ]$", "+00:00", iso)
+    text = re.sub(r"(\.\d{6})\d+", r"\1", text.strip())
+    text = re.sub(r"\.(\d{1,5})(?!\d)", lambda m: "." + m[1].ljust(6, "0"), text)
+    text = re.sub(r"[zZ]$", "+00:00", text)
     try:
-        time = datetime.fromisoformat(iso)
+        time = datetime.fromisoformat(text)
         if time.year in (1, 9999):
             return None
         return time.replace(tzinfo=time.tzinfo or timezone.utc).astimezone(timezone.utc)

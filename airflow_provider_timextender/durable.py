@@ -36,7 +36,6 @@ from airflow_provider_timextender.submission import (
     last_started,
 )
 from airflow_provider_timextender.verdict import (
-    LOG_LAG,
     Failed,
     Run,
     Succeeded,
@@ -201,7 +200,8 @@ class DurableSubmit:
                 return None
             raise SubmissionUncertain(self._unknown(record, "An earlier try could not find out either."))
         age = (datetime.now(timezone.utc) - record.asked_at).total_seconds()
-        if cleared and age > self._start_timeout:
+        late = age >= self._start_timeout
+        if cleared and late:
             # By now, one that has begun since may as well be that of a later run.
             record = replace(record, hidden=True)
         trigger_id = record.trigger_id or self._find(record)
@@ -213,7 +213,7 @@ class DurableSubmit:
             return trigger_id  # it was looked for over a deferral of this very try
         try:
             # Whose receipt is missing has never succeeded, so that a clear is no wish to run it once more.
-            if self._is_over(record, trigger_id, cleared and record.stage == "queued"):
+            if self._is_over(trigger_id, cleared=cleared and record.stage == "queued", late=late):
                 return None
         except TimeXtenderError as error:
             queued = f"An earlier try has queued {self._job} (trigger id {trigger_id})"
@@ -223,13 +223,14 @@ class DurableSubmit:
         self._memory.keep(replace(record, stage="queued", trigger_id=trigger_id))
         return trigger_id
 
-    def _is_over(self, record: Record, trigger_id: str, cleared: bool) -> bool:
-        """Tell whether an execution that an earlier try has left is of no use to this one."""
-        now = datetime.now(timezone.utc)
+    def _is_over(self, trigger_id: str, *, cleared: bool, late: bool) -> bool:
+        """Tell whether an execution that an earlier try has left is of no use to this one.
+
+        :param late: it would have shown up in the log by now.
+        """
+        run = Run(self._job_id, trigger_id, datetime.now(timezone.utc), self._start_timeout)
         try:
-            _, verdict = self._hook.look(
-                Run(self._job_id, trigger_id, now, self._start_timeout), every=1, known_key=True
-            )
+            _, verdict = self._hook.look(run, every=1, known_key=True)
         except ContractError:
             if cleared:  # it has ended somehow
                 return True
@@ -238,8 +239,7 @@ class DurableSubmit:
             self.log.warning("The execution of an earlier try has failed: %s", verdict.why)
             return True
         gone = isinstance(verdict, Waiting) and verdict.state == "idle"
-        age = (now - record.asked_at).total_seconds()
-        return cleared and (isinstance(verdict, Succeeded) or (gone and age >= self._start_timeout))
+        return cleared and (isinstance(verdict, Succeeded) or (gone and late))
 
     def refuse_if_it_seems_to_have_run(self, since: datetime | None, *, busy: bool) -> None:
         """Look at the job before another try without any memory queues it.
@@ -275,13 +275,10 @@ class DurableSubmit:
                 receipt = self._hook.execute_job(self._job_id, before=lambda: self._prepare(alone))
             except SubmissionUncertain as error:
                 problem = str(error)
-            except JobBusy:
-                # Nothing is sent, also if a request that surely did not arrive had been prepared before.
+            except TimeXtenderError:
+                # Nothing was taken, also if a request that surely did not arrive had been prepared.
                 if self._memory.record is not None:
                     self._memory.forget()
-                raise
-            except TimeXtenderError:
-                self._memory.forget()
                 raise
             else:
                 self._memory.try_to_keep(replace(self._asked, stage="queued", trigger_id=receipt.trigger_id))
@@ -385,7 +382,7 @@ class DurableSubmit:
         :raises JobBusy: if that execution cannot be told, or followed.
         """
         before: set[str | None] | None = None
-        idle_since: datetime | None = None
+        run = Run(self._job_id, None, datetime.now(timezone.utc), self._start_timeout)
         while True:
             status, executions, now = self._hook.survey(self._job_id)
             ids = {execution.trigger_id for execution in executions}
@@ -400,8 +397,8 @@ class DurableSubmit:
             if shown and shown != {None}:
                 record = Record.of(status, executions, self._memory.tries, now, given=self._given)
                 return self._attached(record, shown.pop())
-            idle_since = None if judge_job(status) else idle_since or now
-            if idle_since and (now - idle_since).total_seconds() >= min(self._start_timeout, LOG_LAG):
+            run = run.after(status, now, read=True)
+            if run.is_settled(now):
                 return None
             left = self._end - time.monotonic()
             if left <= 0:

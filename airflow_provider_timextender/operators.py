@@ -34,7 +34,7 @@ from airflow_provider_timextender.errors import (
     WaitTimeout,
 )
 from airflow_provider_timextender.hooks import TimeXtenderHook, no_vain_retry
-from airflow_provider_timextender.inputs import NOT_GIVEN, NotGiven, given, to_bool, to_seconds
+from airflow_provider_timextender.inputs import NOT_GIVEN, NotGiven, given, span, to_bool, to_seconds
 from airflow_provider_timextender.logs import LogFilter, exhaust, relay, warn_that_it_runs_on, write
 from airflow_provider_timextender.verdict import (
     Failed,
@@ -81,14 +81,19 @@ class TimeXtenderJobLink(BaseOperatorLink):
 class _Limits:
     """The checked arguments of a wait; all but the first in seconds.
 
-    :ivar before: what is left of ``timeout`` for all that comes before the job is known to be queued.
+    :ivar end: when all that comes before the job is known to be queued has to be over.
     """
 
     wait: bool
     start_timeout: float
     interval: float
     timeout: float
-    before: float
+    end: datetime
+
+    @property
+    def left(self) -> float:
+        """What is left until ``end``."""
+        return (self.end - datetime.now(timezone.utc)).total_seconds()
 
 
 class ExecuteJobOperator(DefersMixin):
@@ -174,6 +179,10 @@ class ExecuteJobOperator(DefersMixin):
             max_unreachable=to_seconds(self.max_unreachable, "max_unreachable"),
         )
 
+    @property
+    def _given(self) -> str:
+        return str(self.job_name or self.job_id)
+
     def execute(self, context: Context) -> str:
         """Queue the job, or go on with what an earlier try has queued, and wait for its end if asked to.
 
@@ -227,13 +236,17 @@ class ExecuteJobOperator(DefersMixin):
         return self._memory
 
     def _queue_and_wait(self, context: Context) -> str:
+        # Apart from `execute`: Airflow 2 takes a resumed task's call of that for one by the DAG's own code.
         memory = self._recall(context)
-        given = str(self.job_name or self.job_id)
         try:
             with no_vain_retry():
                 limits = self._limits(context)
                 record = memory.recall()
-                if record is not None and record.given == given and not record.was_cleared(memory.tries):
+                if (
+                    record is not None
+                    and record.given == self._given
+                    and not record.was_cleared(memory.tries)
+                ):
                     # What has been queued is not lost because nobody can look up the job's name now.
                     job_id = record.job_id
                 else:
@@ -266,14 +279,13 @@ class ExecuteJobOperator(DefersMixin):
             if self.timeout is None
             else to_seconds(self.timeout, "timeout")
         )
-        now = datetime.now(timezone.utc)
-        began: datetime = context["ti"].start_date or now
+        began: datetime = context["ti"].start_date or datetime.now(timezone.utc)
         return _Limits(
             wait=to_bool(self.wait_for_completion, "wait_for_completion"),
             start_timeout=to_seconds(self.start_timeout, "start_timeout"),
             interval=to_seconds(self.poll_interval, "poll_interval"),
             timeout=timeout,
-            before=timeout - (now - began).total_seconds(),
+            end=began + span(timeout),
         )
 
     def _trigger_id(self, context: Context, memory: Memory, job_id: str, limits: _Limits) -> str:
@@ -289,10 +301,10 @@ class ExecuteJobOperator(DefersMixin):
             memory,
             self.log,
             job_id=job_id,
-            given=str(self.job_name or self.job_id),
+            given=self._given,
             pause=pause,
             start_timeout=limits.start_timeout,
-            timeout=limits.before,
+            timeout=limits.left,
         )
         if not memory.lasts and self.retries:
             self._look_before_a_blind_retry(context, memory, durable)
@@ -322,8 +334,7 @@ class ExecuteJobOperator(DefersMixin):
 
     def _wait_for_turn(self, context: Context, job_id: str, limits: _Limits) -> None:
         """Return when the job is idle, or defer until then."""
-        end = context["ti"].start_date + timedelta(seconds=limits.timeout)
-        left = (end - datetime.now(timezone.utc)).total_seconds()
+        left = limits.left
         if left <= 0:
             raise self._no_turn(WaitTimeout(f"others had the job for {for_people(limits.timeout)}."))
         if self.deferrable:
@@ -336,8 +347,8 @@ class ExecuteJobOperator(DefersMixin):
         time.sleep(self._moment())
 
     def _no_turn(self, error: TimeXtenderError) -> TimeXtenderError:
-        job = f"TimeXtender job {self.job_name or self.job_id}"
-        return type(error)(f"{job} was not queued, as its turn did not come: {error}")
+        why = f"TimeXtender job {self._given} was not queued, as its turn did not come: {error}"
+        return type(error)(why)
 
     def _defer_until_idle(self, context: Context, job_id: str, limits: _Limits, left: float) -> NoReturn:
         self.defer_to_trigger(

@@ -88,7 +88,7 @@ class Record:
         tries: Tries,
         now: datetime,
         *,
-        given: str = "",
+        given: str,
         former: Sequence[str] = (),
     ) -> Record:
         """Return the record of a request that is about to be sent, after a look at its job.

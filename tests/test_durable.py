@@ -40,7 +40,6 @@ class Died(BaseException):
 @pytest.fixture
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("airflow_provider_timextender.verdict.LOG_LAG", 0.3)
-    monkeypatch.setattr(durable, "LOG_LAG", 0.3)
     monkeypatch.setattr(operators, "MAX_MOMENT", 0.05)
 
 
@@ -96,6 +95,30 @@ def die_after_the_post(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TimeXtenderHook, "execute_job", execute_and_die)
 
 
+def die() -> None:
+    raise Died
+
+
+def when_first_kept(monkeypatch: pytest.MonkeyPatch, action: Callable[[], object]) -> None:
+    """Do something when it has been kept that the job is about to be queued."""
+    keep = durable.Memory.keep
+
+    def keep_and_act(self: Any, record: Any) -> None:
+        keep(self, record)
+        monkeypatch.setattr(durable.Memory, "keep", keep)
+        action()
+
+    monkeypatch.setattr(durable.Memory, "keep", keep_and_act)
+
+
+def dies_when_it_looks(task: Task, monkeypatch: pytest.MonkeyPatch, mode: str = "worker") -> None:
+    """Run a try that dies when it begins to wait."""
+    with monkeypatch.context() as patch:
+        patch.setattr(TimeXtenderHook, "look", lambda *_, **__: die())
+        with pytest.raises(Died):
+            task.run(mode)
+
+
 def store_where_there_is_one() -> Store | None:
     return Store() if SHARES else None
 
@@ -138,14 +161,7 @@ def test_r03_a_death_before_the_post_is_no_submission(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     task = Task(store=Store())
-    keep = durable.Memory.keep
-
-    def keep_and_die(self: Any, record: Any) -> None:
-        keep(self, record)
-        monkeypatch.setattr(durable.Memory, "keep", keep)
-        raise Died
-
-    monkeypatch.setattr(durable.Memory, "keep", keep_and_die)
+    when_first_kept(monkeypatch, die)
     with pytest.raises(Died):
         task.run()
     assert simulator.count("execute") == 0
@@ -157,10 +173,7 @@ def test_r03_a_death_before_the_post_is_no_submission(
 @needs_store
 def test_r03_a_death_during_the_wait(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     task = Task(store=Store())
-    with monkeypatch.context() as patch:
-        patch.setattr(TimeXtenderHook, "look", lambda *_, **__: (_ for _ in ()).throw(Died()))
-        with pytest.raises(Died):
-            task.run()
+    dies_when_it_looks(task, monkeypatch)
     assert task.run() == the_last(simulator)
     assert simulator.count("execute") == 1
 
@@ -243,10 +256,7 @@ def test_r10_a_retry_that_cannot_look_says_what_was_queued(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = Task(store=Store(), wait_for_completion=True)
-    with monkeypatch.context() as patch:
-        patch.setattr(TimeXtenderHook, "look", lambda *_, **__: (_ for _ in ()).throw(Died()))
-        with pytest.raises(Died):
-            task.run()
+    dies_when_it_looks(task, monkeypatch)
     simulator.fault("status", Fault("status", status=400))
     with pytest.raises(AirflowFailException, match=f"trigger id {the_last(simulator)}.*HTTP 400"):
         task.run()
@@ -421,14 +431,7 @@ def test_r03_nothing_was_queued_is_found_out_once(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = Task(store=Store(), if_running="fail")
-    keep = durable.Memory.keep
-
-    def keep_and_die(self: Any, record: Any) -> None:
-        keep(self, record)
-        monkeypatch.setattr(durable.Memory, "keep", keep)
-        raise Died
-
-    monkeypatch.setattr(durable.Memory, "keep", keep_and_die)
+    when_first_kept(monkeypatch, die)
     with pytest.raises(Died):
         task.run()
     find = durable.DurableSubmit._find
@@ -950,6 +953,14 @@ def test_r07_the_turn_may_be_lost_to_somebody_else_and_is_waited_for_again(
     assert simulator.world.executions[2].queued > simulator.world.executions[1].ended
 
 
+def test_r17_a_turn_can_be_waited_for_beyond_the_end_of_the_calendar(simulator: Simulator) -> None:
+    simulator.job("load").duration = 60
+    simulator.run("load")
+    simulator.job("load").duration = 0.2
+    end_when_looked_at(simulator)
+    assert Task(if_running="wait", timeout=1e12).run() == the_last(simulator)
+
+
 @needs_store  # Airflow 2 runs no operator in a thread
 def test_r07_two_tasks_that_wait_for_the_same_turn_run_one_after_the_other(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
@@ -977,16 +988,12 @@ def test_r07_a_job_that_starts_between_the_look_and_the_post_runs_beside_ours(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Nothing can be done about that: the API cannot start a job only if it is idle. Each reports its own.
-    keep = durable.Memory.keep
-
-    def keep_and_let_another_start(self: Any, record: Any) -> None:
-        keep(self, record)
-        monkeypatch.setattr(durable.Memory, "keep", keep)
+    def let_another_start() -> None:
         simulator.job("load").outcome = "failed"
         simulator.run("load")
         simulator.job("load").outcome = "succeeded"
 
-    monkeypatch.setattr(durable.Memory, "keep", keep_and_let_another_start)
+    when_first_kept(monkeypatch, let_another_start)
     assert Task(if_running="wait").run() == the_last(simulator)
     assert len(simulator.world.executions) == 2
 
@@ -1065,10 +1072,7 @@ def test_r07_a_try_that_dies_while_it_is_attached_is_retried_with_the_same_execu
     job.pickup, job.duration = 0, 0.8
     other = simulator.run("load")
     task = Task(store=Store(), if_running="attach")
-    with monkeypatch.context() as patch:
-        patch.setattr(TimeXtenderHook, "look", lambda *_, **__: (_ for _ in ()).throw(Died()))
-        with pytest.raises(Died):
-            task.run(mode)
+    dies_when_it_looks(task, monkeypatch, mode)
     assert task.run(mode) == other.trigger_id
     assert simulator.count("execute") == 0
 

@@ -136,7 +136,7 @@ def test_what_started_days_before_needs_not_be_remembered() -> None:
 
 
 def test_a_log_that_was_not_read_is_not_an_empty_one() -> None:
-    assert Record.of(status(JobState.IDLE), None, TRIES, T0).known is None
+    assert Record.of(status(JobState.IDLE), None, TRIES, T0, given="load").known is None
 
 
 def test_r05_one_that_has_begun_since_is_adopted_when_the_job_is_idle() -> None:
