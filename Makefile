@@ -26,7 +26,7 @@ $(INSTALLED): pyproject.toml constraints/dev.txt
 	touch $@
 
 demo: $(INSTALLED) ## Run an example DAG in real Airflow against the simulator (FAIL='Load sales' lets it fail)
-	@$(BIN)/python demo.py $(if $(FAIL),--fail '$(FAIL)') $(if $(DAG),--dag $(DAG)) $(if $(SHAPE),--shape $(SHAPE))
+	@$(BIN)/python demo.py $(if $(FAIL),--fail '$(FAIL)') $(if $(DAG),--dag $(DAG)) $(if $(DIALECT),--dialect $(DIALECT))
 
 test-live: $(INSTALLED) ## Run the tests in a live Airflow only (LIVE_TASKS=500 lets as many tasks wait)
 	$(BIN)/python -m pytest -m live -s

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from airflow_provider_timextender.simulator import SHAPES, Simulator
+from airflow_provider_timextender.simulator import DIALECTS, Simulator
 from airflow_provider_timextender.simulator.server import example_jobs
 
 EXAMPLE_DAGS = Path(__file__).parent / "example_dags"
@@ -125,7 +125,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--dag", choices=dags, default="example_timextender_sensor_and_logs")
     parser.add_argument("--fail", metavar="JOB", help="a job that the simulator lets fail: 'Load sales', ...")
-    parser.add_argument("--shape", choices=sorted(SHAPES), default="documented", help="how its answers look")
+    parser.add_argument(
+        "--dialect", choices=sorted(DIALECTS), default="documented", help="how its answers look"
+    )
     arguments = parser.parse_args()
     jobs = example_jobs()
     if arguments.fail and arguments.fail not in [job.name for job in jobs]:
@@ -135,7 +137,7 @@ def main() -> int:
 
     with (
         tempfile.TemporaryDirectory(prefix="airflow-timextender-demo-") as home,
-        Simulator(jobs, shape=arguments.shape) as simulator,
+        Simulator(jobs, dialect=arguments.dialect) as simulator,
     ):
         env = environment(Path(home), simulator)
         print(f"The TimeXtender simulator listens at {simulator.url}. Airflow's home is {home}.")

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_provider_timextender.simulator import SHAPES, Execution, Fault, Job, Simulator
+from airflow_provider_timextender.simulator import DIALECTS, Execution, Fault, Job, Simulator
 
 from .lives import Boundary, Broken, End, Life, Nursery
 
@@ -53,7 +53,7 @@ class Plan:
     arguments: dict[str, Any]
     job: dict[str, Any]
     life: dict[str, Any]
-    shape: str
+    dialect: str
     faults: list[tuple[int, Any, Fault]] = field(default_factory=list)
     deaths: list[int | str] = field(default_factory=list)
     others: list[tuple[int | str, Any]] = field(default_factory=list)
@@ -117,7 +117,7 @@ def plan(seed: int) -> Plan:
         "derived": chance.random() < 0.2,
         "extra": {"timeout": 0.3},
     }
-    one = Plan(seed, arguments, job, life, chance.choice(sorted(SHAPES)))
+    one = Plan(seed, arguments, job, life, chance.choice(sorted(DIALECTS)))
     for _ in range(chance.choices([0, 1, 2, 4, 8], [3, 3, 2, 2, 1])[0]):
         one.faults.append(_fault(chance))
     for _ in range(chance.choices([0, 1, 2, 3], [2, 4, 3, 1])[0]):
@@ -200,7 +200,7 @@ def live(nursery: Nursery, one: Plan) -> Lived:
     """Live a life."""
     job = Job("load", **{**one.job, "outcomes": list(one.job["outcomes"])})
     others = [(Once([place]), by) for place, by in one.others]
-    with Simulator([job], api_key=OLD_KEY, shape=one.shape) as simulator:
+    with Simulator([job], api_key=OLD_KEY, dialect=one.dialect) as simulator:
 
         def pass_by(boundary: Boundary) -> None:
             for at, route, fault in one.faults:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from airflow_provider_timextender import connection
 from airflow_provider_timextender.hooks import TimeXtenderHook
 from airflow_provider_timextender.operators import ExecuteJobOperator
 from airflow_provider_timextender.sensors import JobStatusSensor
-from airflow_provider_timextender.simulator import Fault, Job, Simulator
+from airflow_provider_timextender.simulator import Dialect, Fault, Job, Simulator
 
 ROOT = Path(__file__).parent.parent
 DOCS = sorted(ROOT.glob("docs/*.md"))
@@ -82,6 +83,29 @@ def test_a_lost_reply_does_not_start_the_load_again(timextender_simulator, conte
 # [faults: end]
 
 
+# [dialect: begin]
+def test_the_load_in_a_dialect_of_ones_own(monkeypatch, context):
+    states = {"running": 0, "succeeded": 1, "failed": 2}
+    dialect = Dialect(ids="upper", renamed={"State": "Result"}, states=states)
+    with Simulator([Job("Load HR", duration=0.1)], dialect=dialect) as simulator:
+        monkeypatch.setenv("AIRFLOW_CONN_TIMEXTENDER_DEFAULT", simulator.connection_json())
+
+        ExecuteJobOperator(
+            task_id="load", job_name="Load HR", wait_for_completion=True, poll_interval=0.1
+        ).execute(context)
+
+    assert simulator.count("execute") == 1
+
+
+# [dialect: end]
+
+
+def test_each_trait_of_a_dialect_stands_in_the_table() -> None:
+    page = (ROOT / "docs/testing.md").read_text()
+    rows = [row.split("|")[1] for row in page.splitlines() if row.startswith("| `")]
+    assert set(re.findall(r"`(\w+)`", " ".join(rows))) == {f.name for f in fields(Dialect)} - {"name"}
+
+
 def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
 
@@ -96,9 +120,9 @@ def test_each_extra_that_is_shown_is_accepted(extra: str) -> None:
         host = port = schema = None
         password = "key"
 
-    fields: Any = Fields()
-    fields.extra = extra
-    found = connection.settings(fields)
+    given_fields: Any = Fields()
+    given_fields.extra = extra
+    found = connection.settings(given_fields)
     given = json.loads(extra)
     for words in given.get("vocabulary", {}).get("states", {}).items():
         meaning, spellings = words

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import demo
-from airflow_provider_timextender.simulator import SHAPES, Simulator
+from airflow_provider_timextender.simulator import DIALECTS, Simulator
 from airflow_provider_timextender.simulator.server import example_jobs
 
 from .conftest import AIRFLOW_HOME, API_KEY, EXAMPLE_DAGS, shows_key
@@ -25,12 +25,12 @@ NOT_FOR_AIRFLOW_2 = set() if find_spec("airflow.sdk") else {"example_timextender
 DAGS = sorted({path.stem for path in EXAMPLE_DAGS.glob("example_*.py")} - NOT_FOR_AIRFLOW_2)
 
 
-@pytest.fixture(params=SHAPES)
-def any_shape(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
+@pytest.fixture(params=DIALECTS)
+def any_dialect(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
     jobs = example_jobs()
     for job in jobs:
         job.pickup, job.duration = 0.05, 0.1
-    with Simulator(jobs, api_key=API_KEY, shape=request.param) as simulator:
+    with Simulator(jobs, api_key=API_KEY, dialect=request.param) as simulator:
         monkeypatch.setenv("AIRFLOW_CONN_TIMEXTENDER_DEFAULT", simulator.connection_json())
         yield simulator
 
@@ -78,16 +78,14 @@ def test_every_example_is_expected() -> None:
 
 
 @pytest.mark.parametrize("dag_id", DAGS)
-def test_each_example_gives_the_same_in_every_wire_shape(
-    dags: Any, any_shape: Simulator, dag_id: str
-) -> None:
+def test_each_example_gives_the_same_in_every_dialect(dags: Any, any_dialect: Simulator, dag_id: str) -> None:
     state, states, xcoms = run(dags[dag_id])
     assert state == "success"
     assert states == dict.fromkeys(EXPECTED[dag_id], "success")
-    executions = {e.trigger_id: e for e in any_shape.world.executions}
+    executions = {e.trigger_id: e for e in any_dialect.world.executions}
     starts = {"example_timextender_many_jobs": 3, "example_timextender_deferrable": 2}
     starts["example_timextender_job_finished"] = 0
-    assert any_shape.count("execute") == len(executions) == starts.get(dag_id, 1)
+    assert any_dialect.count("execute") == len(executions) == starts.get(dag_id, 1)
     for task in EXPECTED[dag_id]:
         if f"{task}.trigger_id" in xcoms:
             execution = executions[xcoms[f"{task}.trigger_id"]]
@@ -108,8 +106,8 @@ STARTING = [dag_id for dag_id in DAGS if not dag_id.endswith("job_finished")]
 
 
 @pytest.mark.parametrize("dag_id", STARTING)
-def test_r01_each_example_fails_when_a_load_fails(dags: Any, any_shape: Simulator, dag_id: str) -> None:
-    any_shape.job("Load sales").outcome = "failed"
+def test_r01_each_example_fails_when_a_load_fails(dags: Any, any_dialect: Simulator, dag_id: str) -> None:
+    any_dialect.job("Load sales").outcome = "failed"
     state, states, _ = run(dags[dag_id])
     assert state == "failed"
     assert "failed" in states.values()

@@ -13,15 +13,17 @@ import requests_mock
 from airflow_provider_timextender import errors
 from airflow_provider_timextender.api import JobState
 from airflow_provider_timextender.hooks import TimeXtenderHook
-from airflow_provider_timextender.simulator import SHAPES, Fault, Job, Simulator
+from airflow_provider_timextender.simulator import DIALECTS, Fault, Job, Simulator
 from airflow_provider_timextender.verdict import Run
 
 from .conftest import API_KEY
 
 
-@pytest.fixture(params=SHAPES)
-def any_shape(request: pytest.FixtureRequest, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    simulator.shape = SHAPES[request.param]
+@pytest.fixture(params=DIALECTS)
+def any_dialect(
+    request: pytest.FixtureRequest, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulator.dialect = DIALECTS[request.param]
     monkeypatch.setenv("AIRFLOW_CONN_TIMEXTENDER_DEFAULT", simulator.connection_json())
 
 
@@ -32,8 +34,8 @@ def until(condition: Any) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.usefixtures("any_shape")
-def test_all_endpoints_give_the_same_in_every_wire_shape(simulator: Simulator) -> None:
+@pytest.mark.usefixtures("any_dialect")
+def test_all_endpoints_give_the_same_in_every_dialect(simulator: Simulator) -> None:
     hook = TimeXtenderHook()
     load = simulator.job("load")
     assert [(job.id, job.name) for job in hook.get_jobs()] == [(load.id, "load")]

@@ -13,7 +13,15 @@ import pytest
 import requests
 
 import airflow_provider_timextender.simulator as package
-from airflow_provider_timextender.simulator import BLANK_TRIGGER_ID, SHAPES, Fault, Job, Simulator
+from airflow_provider_timextender.simulator import (
+    BLANK_TRIGGER_ID,
+    DIALECTS,
+    Dialect,
+    Fault,
+    Job,
+    Simulator,
+)
+from airflow_provider_timextender.simulator.world import World
 
 from .conftest import API_KEY
 
@@ -114,19 +122,220 @@ def test_two_executions_at_the_same_time(simulator: Simulator) -> None:
     assert len(get(simulator, f"/public/jobs/{job.id}/logs")) == 2
 
 
-def test_shapes_differ_and_say_the_same() -> None:
+def test_dialects_differ_and_say_the_same() -> None:
     written = {}
-    for shape in SHAPES:
+    for dialect in DIALECTS:
         job = Job("load", pickup=0, duration=0, id="11111111-1111-1111-1111-111111111111")
-        with Simulator([job], api_key=API_KEY, shape=shape) as simulator:
+        with Simulator([job], api_key=API_KEY, dialect=dialect) as simulator:
             simulator.run("load")
-            written[shape] = get(simulator, f"/public/jobs/{job.id}/logs")[0]
+            written[dialect] = get(simulator, f"/public/jobs/{job.id}/logs")[0]
     assert written["camel"]["state"] == "succeeded"
     assert "triggerId" not in written["camel"]
     assert "triggerId" in written["camel"]["logs"][0]
     assert written["numeric"]["result_code"] == 1
     assert "trigger_id" not in written["numeric"]["entries"][0]
     assert not written["numeric"]["end_time"].endswith("Z")
+
+
+JOB_ID = "abcdef01-1111-1111-1111-111111111111"
+
+
+def log_in(dialect: Dialect, *, by: Any = "schedule", duration: float = 0, asked: str | None = None) -> Any:
+    """Return the log of a job that has run once, as its HTTP answer."""
+    job = Job("load", pickup=0, duration=duration, outcome="failed", id=JOB_ID)
+    with Simulator([job], api_key=API_KEY, dialect=dialect) as simulator:
+        execution = simulator.run("load", by=by)
+        path = f"/public/jobs/{JOB_ID}/logs" + ("" if asked is None else f"/{asked}")
+        return ask(simulator, path.format(execution.trigger_id)), execution
+
+
+@pytest.mark.parametrize(
+    ("dialect", "member", "value"),
+    [
+        (Dialect(members="UPPER"), "STATE", "Failed"),
+        (Dialect(ids="upper"), "JobId", JOB_ID.upper()),
+        (Dialect(ids="braces"), "JobId", f"{{{JOB_ID.upper()}}}"),
+        (Dialect(trigger_id_on="nowhere"), "TriggerId", "absent"),
+        (Dialect(states_as="object"), "State", {"Id": 2, "Name": "Failed"}),
+        (Dialect(states={"running": 1, "succeeded": 2, "failed": None}), "State", None),
+        (Dialect(message_on="entries"), "Message", "absent"),
+        (Dialect(end_on="nowhere"), "EndTime", "absent"),
+        (Dialect(nesting="flat"), "Logs", "absent"),
+    ],
+    ids=lambda value: str(value) if isinstance(value, str) else "",
+)
+def test_a_trait_changes_a_member(dialect: Dialect, member: str, value: Any) -> None:
+    answer, _ = log_in(dialect)
+    assert answer.json()[0].get(member, "absent") == value
+
+
+@pytest.mark.parametrize(
+    ("dialect", "state", "end"),
+    [
+        (Dialect(), "Running", None),
+        (Dialect(unfinished_state="absent", no_time="absent"), "absent", "absent"),
+        (Dialect(unfinished_state="null", no_time="year 1"), None, "0001-01-01T00:00:00.000000Z"),
+        (Dialect(unfinished_state="succeeded", no_time="year 1", times="epoch"), "Success", -62135596800),
+    ],
+    ids=lambda value: "",
+)
+def test_what_is_written_before_the_end(dialect: Dialect, state: Any, end: Any) -> None:
+    (execution,) = log_in(dialect, duration=9)[0].json()
+    assert (execution.get("State", "absent"), execution.get("EndTime", "absent")) == (state, end)
+
+
+@pytest.mark.parametrize(
+    ("hand_ids", "written"), [("blank", BLANK_TRIGGER_ID), ("null", None), ("absent", "-"), ("empty", "")]
+)
+def test_what_is_written_for_a_start_by_hand(hand_ids: Any, written: Any) -> None:
+    (execution,) = log_in(Dialect(hand_ids=hand_ids), by="hand")[0].json()
+    assert execution.get("TriggerId", "-") == execution["Logs"][0].get("TriggerId", "-") == written
+
+
+@pytest.mark.parametrize(
+    ("times", "written"),
+    [
+        ("Z", "2026-07-01T10:00:00.500000Z"),
+        ("offset", "2026-07-01T12:00:00.500000+02:00"),
+        ("naive", "2026-07-01T12:00:00.500000"),
+        ("seven digits", "2026-07-01T12:00:00.5000000"),
+        ("epoch", 1782900000),
+        ("epoch ms", 1782900000500),
+        ("/Date()/", "/Date(1782900000500)/"),
+    ],
+)
+def test_how_times_are_written(times: Any, written: Any) -> None:
+    dialect = Dialect(times=times, timezone="Europe/Copenhagen")
+    world = World([Job("load", pickup=0, duration=0)])
+    (job,) = world.jobs.values()
+    world.queue(job, 1782900000.5)
+    (execution,) = dialect.write_log(world.log(job, 1782900009), 1782900009).data
+    assert execution["EndTime"] == written
+
+
+@pytest.mark.parametrize(
+    ("filters", "lines"), [("executions", [0, 5]), ("entries", [0, 5]), ("nothing", [5, 5]), ("404", [])]
+)
+def test_what_the_filter_filters(filters: Any, lines: list[int]) -> None:
+    job = Job("load", pickup=0, duration=0, lines=5, id=JOB_ID)
+    with Simulator([job], api_key=API_KEY, dialect=Dialect(filters=filters)) as simulator:
+        simulator.run("load")
+        asked = simulator.run("load").trigger_id
+        answer = ask(simulator, f"/public/jobs/{JOB_ID}/logs/{asked}")
+    assert answer.ok == (filters != "404")
+    shown = [len(execution["Logs"]) for execution in answer.json()] if answer.ok else []
+    assert shown == (lines[1:] if filters == "executions" else lines)
+
+
+@pytest.mark.parametrize("ids", ["lower", "upper", "braces"])
+@pytest.mark.parametrize("exact_ids", [False, True])
+def test_ids_in_urls_are_folded_or_compared_letter_by_letter(ids: Any, exact_ids: bool) -> None:
+    job = Job("load", pickup=0, duration=0, id=JOB_ID)
+    spellings = {"lower": JOB_ID, "upper": JOB_ID.upper(), "braces": f"%7B{JOB_ID.upper()}%7D"}
+    with Simulator([job], api_key=API_KEY, dialect=Dialect(ids=ids, exact_ids=exact_ids)) as simulator:
+        trigger_id = simulator.run("load").trigger_id
+        for spelling, job_id in spellings.items():
+            own = spelling == ids or not exact_ids
+            assert ask(simulator, f"/public/jobs/{job_id}/status").status_code == (200 if own else 404)
+            asked = job_id.replace(JOB_ID, trigger_id).replace(JOB_ID.upper(), trigger_id.upper())
+            log = get(simulator, f"/public/jobs/{spellings[ids]}/logs/{asked}")
+            assert len(log) == own
+
+
+def test_the_order_of_executions() -> None:
+    job = Job("load", pickup=0, duration=0, id=JOB_ID)
+    with Simulator([job], api_key=API_KEY) as simulator:
+        expected = [simulator.run("load").trigger_id for _ in range(9)]
+        for order in ("oldest", "newest", "shuffled"):
+            simulator.dialect = Dialect(order=order)
+            path = f"/public/jobs/{JOB_ID}/logs"
+            found = [execution["TriggerId"] for execution in get(simulator, path)]
+            assert found == [execution["TriggerId"] for execution in get(simulator, path)]
+            assert sorted(found) == sorted(expected)
+            assert (found == expected) == (order == "oldest")
+            assert (found == expected[::-1]) == (order == "newest")
+
+
+def test_how_answers_are_nested(simulator: Simulator) -> None:
+    job = simulator.job("load")
+    job.pickup, job.duration, job.lines, job.warnings = 0, 0, 1, 0
+    simulator.run("load")
+    path = f"/public/jobs/{job.id}/logs"
+    (nested,) = get(simulator, path)
+    simulator.dialect = Dialect(nesting="wrapped")
+    assert get(simulator, path) == {"Value": [nested]}
+    assert get(simulator, "/public/jobs") == {"Value": [{"Id": job.id, "Name": "load"}]}
+    simulator.dialect = Dialect(nesting="one object")
+    assert get(simulator, path) == nested
+    assert get(simulator, "/public/jobs/status") == {"JobId": job.id, "Status": "Idle"}
+    simulator.dialect = Dialect(nesting="flat")
+    entries = nested.pop("Logs")
+    assert get(simulator, path) == [nested, *entries]
+
+
+@pytest.mark.parametrize(
+    ("empty", "status", "body"),
+    [("[]", 200, "[]"), ("null", 200, "null"), ("204", 204, ""), ("404", 404, "{")],
+)
+def test_how_an_empty_log_is_answered(simulator: Simulator, empty: Any, status: int, body: str) -> None:
+    simulator.dialect = Dialect(empty=empty)
+    job = simulator.job("load")
+    answer = ask(simulator, f"/public/jobs/{job.id}/logs")
+    assert (answer.status_code, answer.text[: len(body)]) == (status, body)
+    job.pickup = job.duration = 0
+    simulator.run("load")
+    assert len(get(simulator, f"/public/jobs/{job.id}/logs")) == 1
+
+
+def test_receipts(simulator: Simulator) -> None:
+    path = f"/public/jobs/{simulator.job('load').id}/execute"
+    simulator.dialect = Dialect(receipt="no id")
+    assert "TriggerId" not in ask(simulator, path, "POST").json()
+    simulator.dialect = Dialect(receipt="in a list")
+    assert "TriggerId" in ask(simulator, path, "POST").json()[0]
+    simulator.dialect = Dialect(receipt="202")
+    answer = ask(simulator, path, "POST")
+    assert (answer.status_code, "TriggerId" in answer.json()) == (202, True)
+
+
+def test_the_log_that_hides_what_has_not_ended() -> None:
+    assert log_in(Dialect(unfinished="hidden"), duration=9)[0].json() == []
+    assert len(log_in(Dialect(unfinished="hidden"))[0].json()) == 1
+
+
+@pytest.mark.parametrize(
+    ("dialect", "extra"),
+    [
+        (Dialect(), {}),
+        (DIALECTS["camel"], {}),
+        (Dialect(members="snake", ids="braces", filters="404", nesting="flat"), {}),
+        (
+            Dialect(renamed={"Message": "Text", "EndTime": "Until"}),
+            {
+                "vocabulary": {
+                    "fields": {
+                        "submission.message": "Text",
+                        "execution.message": "Text",
+                        "log.message": "Text",
+                        "execution.end": "Until",
+                    }
+                }
+            },
+        ),
+        (
+            Dialect(states={"running": None, "succeeded": 3, "failed": 4}),
+            {"vocabulary": {"states": {"succeeded": 3, "failed": 4}}},
+        ),
+        (Dialect(states={"running": 1, "succeeded": 2, "failed": 3}, states_as="object"), {}),
+        (Dialect(times="naive", timezone="Europe/Copenhagen"), {"timezone": "Europe/Copenhagen"}),
+        (Dialect(times="offset", timezone="Europe/Copenhagen"), {}),
+    ],
+    ids=lambda value: "",
+)
+def test_the_connection_explains_what_it_can(dialect: Dialect, extra: dict[str, Any]) -> None:
+    simulator = Simulator([], dialect=dialect)
+    assert simulator.connection()["extra"] == extra
+    assert simulator.connection(explained=False)["extra"] == {}
 
 
 def test_a_wrong_key_and_unknown_things(simulator: Simulator) -> None:

@@ -4,9 +4,18 @@ It states the API's contract a second time and shares no code with the rest of t
 path or name there cannot pass a test here.
 """
 
+from airflow_provider_timextender.simulator.dialects import DIALECTS, Dialect
 from airflow_provider_timextender.simulator.faults import Fault
 from airflow_provider_timextender.simulator.server import Request, Simulator
-from airflow_provider_timextender.simulator.shapes import SHAPES, Shape
 from airflow_provider_timextender.simulator.world import BLANK_TRIGGER_ID, Execution, Job
 
-__all__ = ["BLANK_TRIGGER_ID", "SHAPES", "Execution", "Fault", "Job", "Request", "Shape", "Simulator"]
+__all__ = [
+    "BLANK_TRIGGER_ID",
+    "DIALECTS",
+    "Dialect",
+    "Execution",
+    "Fault",
+    "Job",
+    "Request",
+    "Simulator",
+]

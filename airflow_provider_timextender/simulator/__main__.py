@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 
-from airflow_provider_timextender.simulator import SHAPES, Job, Simulator
+from airflow_provider_timextender.simulator import DIALECTS, Job, Simulator
 from airflow_provider_timextender.simulator.server import example_jobs
 
 
@@ -20,7 +20,7 @@ def main() -> int:
     )
     parser.add_argument("--port", type=int, default=0, help="0 (default) for any free port")
     parser.add_argument("--api-key", default="simulated-api-key", help="what clients must send")
-    parser.add_argument("--shape", choices=sorted(SHAPES), default="documented", help="how answers look")
+    parser.add_argument("--dialect", choices=sorted(DIALECTS), default="documented", help="how answers look")
     parser.add_argument(
         "--job", action="append", metavar="NAME", help="a job (repeatable); default: examples"
     )
@@ -38,7 +38,9 @@ def main() -> int:
     over = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: over.set())
-    with Simulator(jobs, api_key=arguments.api_key, shape=arguments.shape, port=arguments.port) as simulator:
+    with Simulator(
+        jobs, api_key=arguments.api_key, dialect=arguments.dialect, port=arguments.port
+    ) as simulator:
         print(f"TimeXtender simulator at {simulator.url} with {len(jobs)} jobs. Point Airflow at it:")
         print(f"export AIRFLOW_CONN_TIMEXTENDER_DEFAULT={shlex.quote(simulator.connection_json())}")
         sys.stdout.flush()

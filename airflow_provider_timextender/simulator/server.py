@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from aiohttp import web
 
+from airflow_provider_timextender.simulator.dialects import DIALECTS, Dialect, Reply, folded
 from airflow_provider_timextender.simulator.faults import Fault
-from airflow_provider_timextender.simulator.shapes import SHAPES, Shape
 from airflow_provider_timextender.simulator.world import Execution, Job, World
 
 Route = Literal["jobs", "execute", "status", "statuses", "logs", "execution logs"]
@@ -28,6 +28,8 @@ ROUTES: dict[Route, tuple[str, str]] = {
     "logs": ("GET", "/public/jobs/{job_id}/logs"),
     "execution logs": ("GET", "/public/jobs/{job_id}/logs/{trigger_id}"),
 }
+
+Answer = Callable[[web.Request, Dialect, float], Reply]
 
 HTML = "<html><head><title>Sign in</title></head><body>Please sign in.</body></html>"
 
@@ -55,7 +57,7 @@ class Simulator:
 
     :param jobs: the jobs; ``None`` for a small set of examples.
     :param api_key: what the ``x-api-key`` header must say.
-    :param shape: a name out of :data:`SHAPES`, or a shape of your own.
+    :param dialect: a name out of :data:`DIALECTS`, or a dialect of your own.
     :param port: ``0`` for any free one.
     """
 
@@ -64,12 +66,12 @@ class Simulator:
         jobs: list[Job] | None = None,
         *,
         api_key: str = "simulated-api-key",
-        shape: str | Shape = "documented",
+        dialect: str | Dialect = "documented",
         port: int = 0,
     ) -> None:
         self.world = World(example_jobs() if jobs is None else jobs)
         self.api_key = api_key
-        self.shape = SHAPES[shape] if isinstance(shape, str) else shape
+        self.dialect = DIALECTS[dialect] if isinstance(dialect, str) else dialect
         self.requests: list[Request] = []
         self.url = ""
         self._port = port
@@ -125,14 +127,16 @@ class Simulator:
         """Return how many requests came to a route."""
         return sum(request.route == route for request in self.requests)
 
-    def connection(self) -> dict[str, Any]:
-        """Return the fields of the Airflow connection that leads here."""
-        extra = {"vocabulary": dict(self.shape.vocabulary)} if self.shape.vocabulary else {}
+    def connection(self, *, explained: bool = True) -> dict[str, Any]:
+        """Return the fields of the Airflow connection that leads here.
+
+        :param explained: whether its extra explains the dialect, as far as that is possible.
+        """
         return {
             "conn_type": "timextender",
             "host": self.url,
             "password": self.api_key,
-            "extra": extra,
+            "extra": self.dialect.extra if explained else {},
         }
 
     def connection_json(self) -> str:
@@ -143,7 +147,7 @@ class Simulator:
 
     async def _start(self) -> None:
         app = web.Application()
-        answers: dict[Route, Callable[[web.Request, Shape, float], Any]] = {
+        answers: dict[Route, Answer] = {
             "jobs": self._jobs,
             "statuses": self._statuses,
             "execute": self._execute,
@@ -151,7 +155,9 @@ class Simulator:
             "logs": self._logs,
             "execution logs": self._logs,
         }
-        for route, (method, path) in ROUTES.items():
+        for route, (method, described) in ROUTES.items():
+            # By default no id with braces would match.
+            path = described.replace("_id}", "_id:[^/]+}")
             app.router.add_route(method, path, self._handler(route, answers[route]))
         app.router.add_route("*", "/{path:.*}", self._unknown)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
@@ -167,7 +173,7 @@ class Simulator:
             await self._runner.cleanup()
 
     def _handler(
-        self, route: Route, answer: Callable[[web.Request, Shape, float], Any]
+        self, route: Route, answer: Answer
     ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def handle(request: web.Request) -> web.StreamResponse:
             self._record(route, request)
@@ -181,18 +187,19 @@ class Simulator:
                 return await self._spoil(fault, request, None)
             if request.headers.get("x-api-key") != self.api_key:
                 return web.json_response({"message": "Unauthorized"}, status=401)
-            job_id = request.match_info.get("job_id")
-            if job_id is not None and job_id not in self.world.jobs:
+            if "job_id" in request.match_info and self._find(request) is None:
                 return web.json_response({"message": "Job not found"}, status=404)
-            shape = self.shape
+            dialect = self.dialect
             if fault is not None and fault.kind == "unknown word":
-                shape = shape.with_unknown_words(fault.word)
-            data = answer(request, shape, time.time())
+                dialect = dialect.with_unknown_words(fault.word)
+            reply = answer(request, dialect, time.time())
             if fault is not None and fault.kind == "slow":
                 await asyncio.sleep(fault.seconds)
             if fault is None or fault.kind in ("unknown word", "slow"):
-                return web.json_response(data)
-            return await self._spoil(fault, request, data)
+                if reply.status == 204:
+                    return web.Response(status=204)
+                return web.json_response(reply.data, status=reply.status)
+            return await self._spoil(fault, request, reply.data)
 
         return handle
 
@@ -212,26 +219,33 @@ class Simulator:
             )
         )
 
+    def _find(self, request: web.Request) -> Job | None:
+        asked = request.match_info["job_id"]
+        job = self.world.jobs.get(folded(asked))
+        return job if job is not None and self.dialect.means(asked, job.id) else None
+
     def _job(self, request: web.Request) -> Job:
-        return self.world.jobs[request.match_info["job_id"]]
+        return self.world.jobs[folded(request.match_info["job_id"])]
 
-    def _jobs(self, request: web.Request, shape: Shape, now: float) -> Any:
-        return [shape.job(job) for job in self.world.jobs.values()]
+    def _jobs(self, request: web.Request, dialect: Dialect, now: float) -> Reply:
+        return dialect.write_jobs(list(self.world.jobs.values()))
 
-    def _statuses(self, request: web.Request, shape: Shape, now: float) -> Any:
-        return [shape.status(job, self.world.status(job, now)) for job in self.world.jobs.values()]
+    def _statuses(self, request: web.Request, dialect: Dialect, now: float) -> Reply:
+        return dialect.write_statuses(
+            [(job, self.world.status(job, now)) for job in self.world.jobs.values()]
+        )
 
-    def _execute(self, request: web.Request, shape: Shape, now: float) -> Any:
-        return shape.receipt(self.world.queue(self._job(request), now))
+    def _execute(self, request: web.Request, dialect: Dialect, now: float) -> Reply:
+        return dialect.write_receipt(self.world.queue(self._job(request), now))
 
-    def _status(self, request: web.Request, shape: Shape, now: float) -> Any:
+    def _status(self, request: web.Request, dialect: Dialect, now: float) -> Reply:
         job = self._job(request)
-        return shape.status(job, self.world.status(job, now))
+        return dialect.write_status(job, self.world.status(job, now))
 
-    def _logs(self, request: web.Request, shape: Shape, now: float) -> Any:
+    def _logs(self, request: web.Request, dialect: Dialect, now: float) -> Reply:
         job = self._job(request)
-        executions = self.world.log(job, now, request.match_info.get("trigger_id"))
-        return [shape.execution(execution, now - job.log_lag) for execution in executions]
+        asked = request.match_info.get("trigger_id")
+        return dialect.write_log(self.world.log(job, now), now - job.log_lag, asked)
 
     async def _spoil(self, fault: Fault, request: web.Request, data: Any) -> web.StreamResponse:
         text = json.dumps(data)

@@ -128,14 +128,10 @@ class World:
             return "running"
         return "pending" if "pending" in states else "idle"
 
-    def log(self, job: Job, now: float, trigger_id: str | None = None) -> list[Execution]:
+    def log(self, job: Job, now: float) -> list[Execution]:
         """Return the executions that the log shows, oldest first."""
         shown = {"ended"} if job.log_at_end else {"running", "ended"}
-        return [
-            e
-            for e in self._of(job)
-            if e.state(now - job.log_lag) in shown and (trigger_id is None or e.trigger_id == trigger_id)
-        ]
+        return [e for e in self._of(job) if e.state(now - job.log_lag) in shown]
 
     def _of(self, job: Job) -> Iterator[Execution]:
         return (self.executions[place] for place in self._places[job.id])
