@@ -17,13 +17,15 @@ import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone, tzinfo
 from email.utils import parsedate_to_datetime
 from enum import Enum
 from functools import cached_property, lru_cache
 from typing import Any, Generic, TypeVar
+from urllib.parse import quote
 
 from airflow_provider_timextender.errors import (
+    AnswerTooLarge,
     ContractError,
     InvalidInput,
     RateLimited,
@@ -210,7 +212,8 @@ class Vocabulary:
         return replace(self, spellings=merged)
 
     @cached_property
-    def _names(self) -> Mapping[str, tuple[str, ...]]:
+    def names(self) -> Mapping[str, tuple[str, ...]]:
+        """Logical field -> its spellings, folded for comparison."""
         return {entry: tuple(map(_fold, names)) for entry, names in self.spellings["fields"].items()}
 
     @cached_property
@@ -223,7 +226,7 @@ class Vocabulary:
     def members(self, obj: Mapping[str, Any], entry: str) -> list[Any]:
         """Return all that a JSON object holds for a logical field, in the order of preference."""
         found = [(_fold(name), value) for name, value in obj.items() if value is not None]
-        return [value for wanted in self._names[entry] for name, value in found if name == wanted]
+        return [value for wanted in self.names[entry] for name, value in found if name == wanted]
 
     def member(self, obj: Mapping[str, Any], entry: str) -> Any:
         """Return what a JSON object holds for a logical field, ``None`` if it holds nothing."""
@@ -268,6 +271,10 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
+def _found(data: Any) -> str:
+    return f"an object with the members {_short(list(data))}" if isinstance(data, dict) else _short(data)
+
+
 def plain(text: str) -> str:
     """Return a text that cannot look like more than one: lines indented, control characters shown."""
     lines = (
@@ -279,11 +286,14 @@ def plain(text: str) -> str:
 
 # --- ids ------------------------------------------------------------------------------------------
 
-_GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+_GUID = re.compile(r"(\{)?[0-9a-f]{8}(-?)([0-9a-f]{4}\2){3}[0-9a-f]{12}(?(1)\})", re.IGNORECASE)
 
 
 def guid(value: Any, what: str) -> str:
-    """Return a guid in lower case, the only kind of id that is ever put into a URL.
+    """Return a guid as it is written, the only kind of id that is ever put into a URL.
+
+    A server may compare ids letter by letter, so that its own spelling is kept: in upper case, or in braces.
+    Ids are compared by :func:`canonical`.
 
     :param value: the id, as text or :class:`uuid.UUID`.
     :param what: what the id names, for the error: ``"job id"`` or ``"trigger id"``.
@@ -295,12 +305,20 @@ def guid(value: Any, what: str) -> str:
             f"The {what} {_short(value)} is not a guid "
             "(expected 8-4-4-4-12 hexadecimal digits, like 3f2504e0-4f89-11d3-9a0c-0305e82c3301)."
         )
-    if text == BLANK_GUID:
+    if canonical(text) == BLANK_GUID:
         raise InvalidInput(
             f"The {what} is the blank guid {BLANK_GUID}, which names nothing: TimeXtender shows it "
             "as trigger id of executions that were started by hand, and these cannot be told apart."
         )
-    return text.lower()
+    return text
+
+
+def canonical(id_: str) -> str:
+    """Return the one spelling of a guid by which it is compared: 8-4-4-4-12 digits in lower case."""
+    try:
+        return str(uuid.UUID(id_))
+    except ValueError:
+        return id_
 
 
 # --- objects --------------------------------------------------------------------------------------
@@ -386,14 +404,19 @@ class Log:
         }
 
 
+_LONG_BEFORE = timedelta(days=1)
+"""What started so long before a request is not its execution."""
+
+
 @dataclass(frozen=True)
 class Execution:
     """One execution of a job, with its log.
 
-    :ivar trigger_id: the guid under which it was started; the blank one if it was started by hand,
-        ``None`` if the API told none.
+    :ivar trigger_id: the guid under which it was started, as the execution or else its entries tell it; the
+        blank one if it was started by hand, ``None`` if the API told none.
     :ivar state: ``None`` if the API's word is missing or in no table; ``problem`` then says so.
     :ivar start: in UTC; ``None`` if unknown. :ivar end: likewise; ``None`` also while it runs.
+    :ivar start_problem: why a start that is there is not understood. :ivar end_problem: likewise.
     """
 
     job_id: str
@@ -404,7 +427,28 @@ class Execution:
     message: str | None = None
     logs: tuple[Log, ...] = field(repr=False, default=())
     problem: str | None = None
+    start_problem: str | None = None
+    end_problem: str | None = None
     raw: Mapping[str, Any] = field(repr=False, compare=False, default_factory=dict)
+
+    def is_under(self, trigger_id: str) -> bool:
+        """Tell whether it is the one that was started under a trigger id."""
+        return self.trigger_id is not None and canonical(self.trigger_id) == canonical(trigger_id)
+
+    def may_have_begun_by(self, request: datetime) -> bool:
+        """Tell whether a request of that moment may have started it, whatever the server's clock and zone."""
+        return self.start is None or self.start > request - _LONG_BEFORE
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether its trigger id says that it was started by hand."""
+        return self.trigger_id is not None and canonical(self.trigger_id) == BLANK_GUID
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, whether or not it is known how and when."""
+        ended = self.state is not None and self.state is not ExecutionState.RUNNING
+        return ended or (self.state is None and not (self.end is None and self.end_problem is None))
 
     @property
     def duration(self) -> float | None:
@@ -430,24 +474,43 @@ def iso(time: datetime | None) -> str | None:
     return time.isoformat() if time else None
 
 
-def parse_time(text: Any) -> datetime | None:
-    """Return an ISO 8601 time in UTC (one without an offset is taken as UTC, which is assumed).
+def parse_time(value: Any, zone: tzinfo = timezone.utc, *, fold: int = 0) -> datetime | None:
+    """Return a time in UTC, ``None`` for what is no time, the years 1 and 9999 of .NET among that.
 
-    ``None`` stands for what is no such time, and for the years 1 and 9999, with which .NET says "not yet".
+    :param value: ISO 8601; or as JSON of .NET and JavaScript has it: ``/Date(1764057600000)/``, or a number
+        of seconds or milliseconds since 1970.
+    :param zone: that of a time without an offset.
+    :param fold: which of the two it is when clocks are set back: 0 for the first, 1 for the second.
     """
-    if not isinstance(text, str) or len(text) > 100:
-        return None
-    # Python 3.10 reads neither "Z" nor the seven fractional digits of .NET.
-    text = re.sub(r"(\.\d{6})\d+", r"\1", text.strip())
-    text = re.sub(r"\.(\d{1,5})(?!\d)", lambda m: "." + m[1].ljust(6, "0"), text)
-    text = re.sub(r"[zZ]$", "+00:00", text)
     try:
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return _from_epoch(float(value))
+        if not isinstance(value, str) or len(value) > 100:
+            return None
+        if epoch := _NET_DATE.fullmatch(value.strip()):
+            return _from_epoch(float(epoch[1]) / 1000)
+        # Python 3.10 reads neither "Z" nor the seven fractional digits of .NET.
+        text = re.sub(r"(\.\d{6})\d+", r"\1", value.strip())
+        text = re.sub(r"\.(\d{1,5})(?!\d)", lambda m: "." + m[1].ljust(6, "0"), text)
+        text = re.sub(r"[zZ]$", "+00:00", text)
         time = datetime.fromisoformat(text)
         if time.year in (1, 9999):
             return None
-        return time.replace(tzinfo=time.tzinfo or timezone.utc).astimezone(timezone.utc)
+        return time.replace(tzinfo=time.tzinfo or zone, fold=fold).astimezone(timezone.utc)
     except (ValueError, OverflowError):
         return None
+
+
+_NET_DATE = re.compile(r"/Date\((-?\d{1,17})(?:[+-]\d{4})?\)/")
+
+_FIRST_EPOCH = 100_000_000
+"""Seconds since 1970 (March 1973) from which on a number is taken for a time."""
+
+
+def _from_epoch(number: float) -> datetime | None:
+    # Seconds up to the year 5138, and milliseconds from 1973 on: no number can be read as both.
+    seconds = number / 1000 if number >= 1000 * _FIRST_EPOCH else number
+    return datetime.fromtimestamp(seconds, timezone.utc) if seconds >= _FIRST_EPOCH else None
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -459,6 +522,7 @@ class Answer:
 
     :ivar where: method and URL, for messages. :ivar headers: with names in lower case.
     :ivar problem: why the body is not whole; ``None`` if it is.
+    :ivar too_large: whether that is so because it is larger than what is read of it.
     """
 
     where: str
@@ -466,6 +530,7 @@ class Answer:
     headers: Mapping[str, str]
     body: bytes
     problem: str | None = None
+    too_large: bool = False
 
 
 @dataclass(frozen=True)
@@ -473,20 +538,21 @@ class _Reader:
     """Takes values out of one answer, and knows what to say when they are not there."""
 
     vocabulary: Vocabulary
+    zone: tzinfo
     where: str
 
     def objects(self, data: Any) -> list[Mapping[str, Any]]:
         if data is None:  # how a server may say "nothing"; never a final answer about an execution
             return []
         if not isinstance(data, list):
-            raise UnreadableAnswer(f"{self.where}: expected a JSON array, found {_short(data)}.")
+            raise ContractError(f"{self.where}: expected a JSON array, found {_found(data)}.")
         return [self.object(item) for item in data]
 
     def object(self, data: Any) -> Mapping[str, Any]:
         if not isinstance(data, dict):
-            raise UnreadableAnswer(f"{self.where}: expected a JSON object, found {_short(data)}.")
+            raise ContractError(f"{self.where}: expected a JSON object, found {_found(data)}.")
         if len(data) > _MAX_MEMBERS:
-            raise UnreadableAnswer(
+            raise ContractError(
                 f"{self.where}: a JSON object has {len(data)} members, more than {_MAX_MEMBERS}."
             )
         return data
@@ -498,6 +564,18 @@ class _Reader:
         value = self.get(obj, entry)
         # JSON can hold half of a surrogate pair, which no log and no database can.
         return None if value is None else str(value).encode(errors="replace").decode()
+
+    def time(self, obj: Mapping[str, Any], entry: str) -> tuple[datetime | None, str | None]:
+        """Return a time, or None and why one that is there is not understood."""
+        value = self.get(obj, entry)
+        time = parse_time(value, self.zone)
+        if time is not None or _is_no_time(value):
+            return time, None
+        return None, (
+            f"{entry} is {_short(value)}, which is no time that is understood (ISO 8601 is). If another "
+            f'member holds it, set {{"vocabulary": {{"fields": {{"{entry}": "..."}}}}}} in the extra of the '
+            "connection."
+        )
 
     def needed_guid(self, obj: Mapping[str, Any], entry: str) -> str:
         value = self.get(obj, entry)
@@ -559,7 +637,7 @@ def _submission(obj: Mapping[str, Any], reader: _Reader, job_id: str) -> Submiss
 
 def _log(obj: Mapping[str, Any], reader: _Reader) -> Log:
     return Log(
-        time=parse_time(reader.get(obj, "log.time")),
+        time=reader.time(obj, "log.time")[0],
         severity=reader.vocabulary.meaning("severities", reader.get(obj, "log.severity")),
         message=reader.text(obj, "log.message") or "",
         trigger_id=_trigger_id(reader.get(obj, "log.trigger_id")),
@@ -568,47 +646,81 @@ def _log(obj: Mapping[str, Any], reader: _Reader) -> Log:
 
 
 def _execution(obj: Mapping[str, Any], reader: _Reader, job_id: str) -> Execution:
+    _refuse_an_entry(obj, reader)
     logs = tuple(_log(item, reader) for item in reader.objects(reader.get(obj, "execution.logs")))
+    start, start_problem = reader.time(obj, "execution.start")
+    end, end_problem = reader.time(obj, "execution.end")
+    if start is not None and end is not None and end < start:
+        # When clocks are set back, an hour of local times comes twice; this end is in the second then.
+        end = parse_time(reader.get(obj, "execution.end"), reader.zone, fold=1)
     state, problem = reader.meaning(obj, "execution.state", "states")
-    end = reader.get(obj, "execution.end")
-    if state is None and parse_time(end) is None and not _is_no_time(end):
-        raise ContractError(
-            f"{reader.where}: an execution has the end {_short(end)}, which is no ISO 8601 time, and it is "
-            f"not known how it ended: {problem}"
-        )
+    word = reader.get(obj, "execution.state")
+    if state not in (None, "running") and end is None and end_problem is None and _is_code(word):
+        # It may be the default of a number that nobody has set yet.
+        code = f"execution.state is {_short(word)}, and a number says nothing while there is no end."
+        state, problem = None, f"{code} {reader.missing(obj, 'execution.end')}"
     return Execution(
         job_id=job_id,
         trigger_id=_trigger_id_of(reader.get(obj, "execution.trigger_id"), logs),
         state=ExecutionState(state) if state else None,
-        start=parse_time(reader.get(obj, "execution.start")),
-        end=parse_time(end),
+        start=start,
+        end=end,
         message=reader.text(obj, "execution.message"),
         logs=logs,
         problem=problem,
+        start_problem=start_problem,
+        end_problem=end_problem,
         raw=obj,
     )
 
 
+_OF_EXECUTIONS = ("execution.state", "execution.start", "execution.end", "execution.logs")
+
+
+def _refuse_an_entry(obj: Mapping[str, Any], reader: _Reader) -> None:
+    """Refuse a log entry that stands where an execution is expected."""
+    names = {_fold(name) for name in obj}
+    spelled = reader.vocabulary.names
+    if any(names.intersection(spelled[entry]) for entry in _OF_EXECUTIONS):
+        return
+    if any(names.intersection(spelled[entry]) for entry in ("log.time", "log.severity")):
+        raise ContractError(
+            f"{reader.where}: expected executions, each with its log in it, and found a log entry among "
+            f"them, with the members {_short(list(obj))}. If it is an execution, name its members as "
+            f"vocabulary.fields.{', .'.join(_OF_EXECUTIONS)} in the extra of the connection."
+        )
+
+
+def _is_code(word: Any) -> bool:
+    return re.fullmatch(r"\s*-?\d+\s*", str(word)) is not None
+
+
 def _is_no_time(value: Any) -> bool:
     """Tell whether a value says "not yet": nothing, or the first or last year of .NET."""
-    return value is None or not str(value).strip() or str(value).startswith(("0001-", "9999-"))
+    if isinstance(value, (int, float)):
+        return value <= 0
+    return value is None or not str(value).strip() or str(value).startswith(_NO_TIMES)
+
+
+_NO_TIMES = ("0001-", "9999-", "/Date(-62135")
 
 
 def _trigger_id(value: Any) -> str | None:
-    """Return a trigger id in the one spelling that is compared; what is no guid is kept as it is."""
-    if value is None:
-        return None
-    try:
-        return str(uuid.UUID(str(value).strip()))
-    except ValueError:
-        return ascii(str(value)[:200])[1:-1]  # it stands in messages
+    """Return a trigger id as it is written, as far as it can stand in messages; ``None`` for none."""
+    text = ascii(str(value).strip()[:200])[1:-1]
+    return text if value is not None and text else None
 
 
 def _trigger_id_of(own: Any, logs: Sequence[Log]) -> str | None:
     # The trigger id is "attached to the created logs" (documented); whether the execution itself carries it
     # too is not said. Where it does, that decides, unless it is the blank one that stands for none.
-    ids = [id_ for id_ in (_trigger_id(own), *(log.trigger_id for log in logs)) if id_ is not None]
-    return next((id_ for id_ in ids if id_ != BLANK_GUID), next(iter(ids), None))
+    # Entries that do not agree on one tell nothing.
+    ids = (_trigger_id(own), *(log.trigger_id for log in logs))
+    told = [id_ for id_ in ids if id_ and _GUID.fullmatch(id_)]
+    named = [id_ for id_ in told if canonical(id_) != BLANK_GUID]
+    if named and named[0] != _trigger_id(own) and len({canonical(id_) for id_ in named}) > 1:
+        return None
+    return next(iter(named), next(iter(told), None))
 
 
 # --- calls ----------------------------------------------------------------------------------------
@@ -618,6 +730,7 @@ def _trigger_id_of(own: Any, logs: Sequence[Log]) -> str | None:
 class Call(Generic[T]):
     """One request as a value: what to send, and how to understand the answer.
 
+    :ivar subject: what it asks for: the answers to all calls with the same one look alike.
     :ivar absent: makes what a 404 stands for, ``None`` where it is an error.
     :ivar limit: bytes of an answer, beyond which it is not read on. One about a single job takes a few
         hundred.
@@ -625,6 +738,7 @@ class Call(Generic[T]):
 
     method: str
     path: str
+    subject: str
     parse: Callable[[Any, _Reader], T] = field(repr=False)
     absent: Callable[[], T] | None = field(repr=False, default=None)
     limit: int = _MIB
@@ -640,26 +754,30 @@ _LOG_LIMIT = 64 * _MIB
 def list_jobs() -> Call[list[Job]]:
     """All jobs of the organisation."""
     return Call(
-        "GET", "/public/jobs", lambda data, r: [_job(o, r) for o in r.objects(data)], limit=_LIST_LIMIT
+        "GET",
+        "/public/jobs",
+        "jobs",
+        lambda data, r: [_job(o, r) for o in r.objects(data)],
+        limit=_LIST_LIMIT,
     )
 
 
 def execute_job(job_id: str) -> Call[Submission]:
     """Queue a job. Not idempotent: sent twice, it runs the load twice."""
-    job_id = guid(job_id, "job id")
     return Call(
         "POST",
-        f"/public/jobs/{job_id}/execute",
+        f"{_job_path(job_id)}/execute",
+        "receipt",
         lambda data, r: _submission(r.object(data), r, job_id),
     )
 
 
 def job_status(job_id: str) -> Call[JobStatus]:
     """What one job is doing."""
-    job_id = guid(job_id, "job id")
     return Call(
         "GET",
-        f"/public/jobs/{job_id}/status",
+        f"{_job_path(job_id)}/status",
+        "status",
         lambda data, r: _job_status(r.object(data), r, job_id),
     )
 
@@ -669,69 +787,75 @@ def all_job_statuses() -> Call[list[JobStatus]]:
     return Call(
         "GET",
         "/public/jobs/status",
+        "statuses",
         lambda data, r: [_job_status(o, r) for o in r.objects(data)],
         limit=_LIST_LIMIT,
     )
 
 
 def job_logs(job_id: str, trigger_id: str | None = None) -> Call[list[Execution]]:
-    """A job's executions with their logs; with a trigger id, only the execution under it."""
-    job_id = guid(job_id, "job id")
-    path = f"/public/jobs/{job_id}/logs"
-    if trigger_id is None:
-        return Call(
-            "GET",
-            path,
-            lambda data, r: [_execution(o, r, job_id) for o in r.objects(data)],
-            limit=_LOG_LIMIT,
-        )
-    wanted = guid(trigger_id, "trigger id")
+    """A job's executions with their logs; with a trigger id, what the API shows when asked for that one.
 
-    def parse(data: Any, reader: _Reader) -> list[Execution]:
-        # An execution that the filtered answer shows without any trigger id is taken as the one asked
-        # for, as the endpoint is documented to filter; one with another id never is.
-        found = [_execution(obj, reader, job_id) for obj in reader.objects(data)]
-        for execution in found:
-            if execution.trigger_id is not None and not _GUID.fullmatch(execution.trigger_id):
-                raise ContractError(
-                    f"{reader.where}: an execution has the trigger id {_short(execution.trigger_id)}, "
-                    "which is no guid, so that it cannot be told whose it is."
-                )
-        return [replace(e, trigger_id=wanted) for e in found if e.trigger_id in (wanted, None)]
-
-    return Call("GET", f"{path}/{wanted}", parse, limit=_LOG_LIMIT)
-
-
-def awaited_execution(job_id: str, trigger_id: str) -> Call[list[Execution]]:
-    """The execution under a trigger id, which may not show yet: a 404 means that, too."""
-    return replace(job_logs(job_id, trigger_id), absent=list)
+    It is not documented whether the filter leaves out executions, or only entries of them. So whoever wants
+    the one execution asks each whether it is (:meth:`Execution.is_under`).
+    """
+    path = f"{_job_path(job_id)}/logs"
+    if trigger_id is not None:
+        path += f"/{_in_path(trigger_id, 'trigger id')}"
+    return Call(
+        "GET",
+        path,
+        "log",
+        lambda data, r: [_execution(o, r, job_id) for o in r.objects(data)],
+        limit=_LOG_LIMIT,
+    )
 
 
 def executions_so_far(job_id: str) -> Call[list[Execution]]:
-    """A job's executions, of which there may be none yet: a 404 means that, too."""
-    return replace(job_logs(job_id), absent=list)
+    """A job's executions without their logs, which take most of the memory; a 404 means that it has none."""
+
+    def parse(data: Any, reader: _Reader) -> list[Execution]:
+        return [replace(_execution(o, reader, job_id), logs=(), raw={}) for o in reader.objects(data)]
+
+    return replace(job_logs(job_id), parse=parse, absent=list)
 
 
-def read(call: Call[T], answer: Answer, vocabulary: Vocabulary) -> T:
+def if_any(call: Call[list[Execution]]) -> Call[list[Execution]]:
+    """A call for executions that may not show yet: a 404 means that, too."""
+    return replace(call, absent=list)
+
+
+def _job_path(job_id: str) -> str:
+    return f"/public/jobs/{_in_path(job_id, 'job id')}"
+
+
+def _in_path(id_: str, what: str) -> str:
+    return quote(guid(id_, what), safe="")
+
+
+def read(call: Call[T], answer: Answer, vocabulary: Vocabulary, zone: tzinfo = timezone.utc) -> T:
     """Return what an answer says.
 
+    :param zone: that of times without an offset.
     :raises TimeXtenderError: the one of the tree that fits; see :func:`error_for` for error statuses.
     :raises UnreadableAnswer: if the status is a success and the body is not JSON, or not whole.
+    :raises AnswerTooLarge: if the body is larger than what is read of it.
     :raises ContractError: if it is JSON, but not what the vocabulary describes.
     """
     if answer.status == 404 and call.absent is not None:
         return call.absent()
     if not 200 <= answer.status < 300:
         raise error_for(answer)
-    problem = answer.problem or _too_many(answer.body)
-    if problem is not None:
-        raise UnreadableAnswer(
-            f"{answer.where}: HTTP {answer.status}, but the body is not read: {problem}. It begins: "
-            f"{excerpt(answer)}"
+    many = _too_many(answer.body)
+    if (problem := answer.problem or many) is not None:
+        kind = AnswerTooLarge if answer.too_large or many else UnreadableAnswer
+        raise kind(
+            f"{answer.where}: HTTP {answer.status}, but the body is not read: {problem}. "
+            f"{_LOG_ADVICE if call.subject == 'log' else ''}It begins: {excerpt(answer)}"
         )
     try:
         data = None if answer.status == 204 else json.loads(answer.body, object_pairs_hook=_object)
-        return call.parse(data, _Reader(vocabulary, answer.where))
+        return call.parse(data, _Reader(vocabulary, zone, answer.where))
     except ContractError as error:
         error.args = (f"{error} The answer was HTTP {answer.status}: {excerpt(answer)}",)
         raise
@@ -739,6 +863,12 @@ def read(call: Call[T], answer: Answer, vocabulary: Vocabulary) -> T:
         raise UnreadableAnswer(
             f"{answer.where}: HTTP {answer.status}, but the body is not JSON: {excerpt(answer)}"
         ) from None
+
+
+_LOG_ADVICE = (
+    "A job's log comes whole and grows: ask for one execution by its trigger id, or have old executions "
+    "removed in TimeXtender. "
+)
 
 
 def _too_many(body: bytes) -> str | None:

@@ -30,6 +30,7 @@ from airflow_provider_timextender.api import Call, plain, read
 from airflow_provider_timextender.bounds import IN_ALL, BoundedAdapter
 from airflow_provider_timextender.connection import Settings
 from airflow_provider_timextender.errors import (
+    AnswerTooLarge,
     BadCertificate,
     ContractError,
     InvalidInput,
@@ -38,8 +39,9 @@ from airflow_provider_timextender.errors import (
     TimeXtenderError,
     Unavailable,
     Unreachable,
+    UnreadableAnswer,
 )
-from airflow_provider_timextender.incoming import Incoming
+from airflow_provider_timextender.incoming import Incoming, without_key
 
 if TYPE_CHECKING:
     import aiohttp
@@ -111,6 +113,7 @@ class Client:
         self._auth = _ApiKey(settings)
         self._session = requests.Session()
         self._max_unreachable = max_unreachable
+        self._understood: set[str] = set()
         self._repeat = tenacity.Retrying(**_repeat_rule(max_unreachable))
 
     def __enter__(self) -> Client:
@@ -172,7 +175,7 @@ class Client:
         except Exception as error:  # noqa: BLE001 - a library may raise anything for a strange answer
             failure = _failure(error, where, self._settings)
         else:
-            return _read(call, incoming, self._settings)
+            return _read(call, incoming, self._settings, self._understood)
         # Raised out here, so that the request, whose headers hold the key, is not in its context.
         raise failure
 
@@ -221,6 +224,7 @@ class AsyncClient:
         self._repeat = tenacity.AsyncRetrying(**_repeat_rule(max_unreachable))
         self._proxy = _proxy_for(settings)
         self._turns = asyncio.Semaphore(CONNECTIONS)
+        self._understood: set[str] = set()
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -273,7 +277,7 @@ class AsyncClient:
         except Exception as error:  # noqa: BLE001 - as above
             failure = _async_failure(error, where, self.settings)
         else:
-            parse = partial(_read, call, incoming, self.settings)
+            parse = partial(_read, call, incoming, self.settings, self._understood)
             return await asyncio.to_thread(parse) if incoming.size > _LARGE else parse()
         # As in Client: raised out here, without the request in its context.
         raise failure
@@ -325,8 +329,23 @@ def _context(bundle: str, changed: float) -> ssl.SSLContext:
     return ssl.create_default_context(**{"capath" if Path(bundle).is_dir() else "cafile": bundle})  # type: ignore[arg-type]
 
 
-def _read(call: Call[T], incoming: Incoming, settings: Settings) -> T:
-    return read(call, incoming.answer(settings), settings.vocabulary)
+def _read(call: Call[T], incoming: Incoming, settings: Settings, understood: set[str]) -> T:
+    """Return what an answer says.
+
+    :param understood: the subjects of calls to which an answer has been understood before. JSON of another
+        shape is then a passing oddity, such as a gateway's word about its maintenance.
+    """
+    try:
+        found = read(call, incoming.answer(settings), settings.vocabulary, settings.timezone)
+    except ContractError as error:
+        if call.subject not in understood or isinstance(error, AnswerTooLarge):
+            raise
+        problem = str(error)
+    else:
+        if found:  # an empty list tells nothing about the shape of what it may hold
+            understood.add(call.subject)
+        return found
+    raise UnreadableAnswer(problem)
 
 
 def _async_failure(error: Exception, where: str, settings: Settings) -> Unreachable | InvalidInput:
@@ -395,7 +414,7 @@ def _bad_certificate(where: str, error: BaseException, settings: Settings) -> Ba
 
 def _said(error: BaseException, settings: Settings) -> str:
     """Return a library's message, which may quote the server, or a proxy with its password."""
-    text = plain(_USER.sub("//***@", str(error).replace(settings.api_key, "***")))
+    text = plain(_USER.sub("//***@", without_key(str(error), settings.api_key)))
     return text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
 
 

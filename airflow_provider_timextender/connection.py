@@ -7,8 +7,10 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timezone, tzinfo
 from typing import Any, Protocol
 from urllib.parse import SplitResult, quote, urlsplit
+from zoneinfo import ZoneInfo
 
 from airflow_provider_timextender.api import (
     DEFAULT_API_KEY_HEADER,
@@ -44,6 +46,7 @@ class Settings:
     :ivar base_url: without a trailing slash. :ivar timeout: seconds.
     :ivar verify: ``True``, ``False``, or the path of a CA bundle.
     :ivar proxies: URL scheme -> proxy URL; empty leaves it to ``HTTPS_PROXY`` and ``NO_PROXY``.
+    :ivar timezone: that of the API's times without an offset.
     """
 
     api_key: str = field(repr=False)
@@ -53,6 +56,7 @@ class Settings:
     verify: bool | str = True
     proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
     vocabulary: Vocabulary = field(default_factory=Vocabulary, repr=False)
+    timezone: tzinfo = timezone.utc  # assumed
     portal_url: str = DEFAULT_PORTAL_URL
 
     def link(self, job_id: str, trigger_id: str) -> str:
@@ -79,6 +83,7 @@ def settings(connection: ConnectionFields) -> Settings:
             verify=_verify(extra.get("verify")),
             proxies=_proxies(extra.get("proxies")),
             vocabulary=Vocabulary().override(_object(extra, "vocabulary")),
+            timezone=_timezone(extra.get("timezone")),
             portal_url=_portal_url(extra.get("portal_url")),
         )
     except InvalidInput as error:
@@ -208,6 +213,17 @@ def _object(extra: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise InvalidInput(f"{key} must be a JSON object, not {type(value).__name__}.")
     return value
+
+
+def _timezone(value: Any) -> tzinfo:
+    if value is None or value == "":
+        return timezone.utc
+    try:
+        return ZoneInfo(str(value))
+    except (ValueError, OSError, LookupError):  # ZoneInfoNotFoundError is a KeyError
+        raise InvalidInput(
+            f"timezone is {value!r}, which is no name of the IANA database, such as Europe/Copenhagen."
+        ) from None
 
 
 def _proxies(value: Any) -> Mapping[str, str]:

@@ -10,12 +10,12 @@ else than an undisturbed task does.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_timextender.api import BLANK_GUID, ExecutionState
+from airflow_provider_timextender.api import BLANK_GUID, Execution, ExecutionState, JobState, canonical
 from airflow_provider_timextender.errors import (
     ContractError,
     InvalidInput,
@@ -178,7 +178,7 @@ class DurableSubmit:
         trigger_id = self._left_by(record)
         if trigger_id is None:
             # What it has queued may still be to show up in the log.
-            self._former = (*(record.known or ()), *([record.trigger_id] if record.trigger_id else ()))
+            self._former = (*record.former, *([record.trigger_id] if record.trigger_id else ()))
             return None
         self.log.warning(
             "%s is not queued again: this try goes on with an earlier one's execution (trigger id %s).",
@@ -190,7 +190,7 @@ class DurableSubmit:
     def _left_by(self, record: Record) -> str | None:
         """Return the execution that an earlier try has left to this one, ``None`` if there is none."""
         cleared = record.was_cleared(self._memory.tries)
-        if record.job_id != self._job_id:
+        if canonical(record.job_id) != canonical(self._job_id):
             self.log.warning("An earlier try of this task ran another job: %s.", record.job_id)
             return None
         if record.stage == "done":
@@ -230,7 +230,7 @@ class DurableSubmit:
         """
         run = Run(self._job_id, trigger_id, datetime.now(timezone.utc), self._start_timeout)
         try:
-            _, verdict = self._hook.look(run, every=1, known_key=True)
+            _, verdict = self._hook.look(run, every=1, looked=True)
         except ContractError:
             if cleared:  # it has ended somehow
                 return True
@@ -301,10 +301,13 @@ class DurableSubmit:
         return self._memory.record
 
     def _prepare(self, alone: bool) -> None:
-        """Look at the job and keep that it is about to be queued."""
-        status = self._hook.get_job_status(self._job_id)
-        if alone and (busy := judge_job(status)) is not None:
-            raise JobBusy(f"{self._job} was not queued, as if_running says. {busy.why}")
+        """Look at the job and keep that it is about to be queued.
+
+        The log may take a minute to read, and a job that is to be alone must not have begun meanwhile: its
+        status is asked for last, so that nothing but this and the request itself can come between.
+        """
+        if alone:
+            self._refuse_if_busy()
         executions = None
         try:
             executions = self._hook.executions_so_far(self._job_id, patience=LOG_PATIENCE)
@@ -314,14 +317,30 @@ class DurableSubmit:
             self.log.warning(
                 "Should the answer to the request get lost, the execution cannot be looked for: %s", error
             )
-        now = datetime.now(timezone.utc)
-        tries = self._memory.tries
-        self._memory.keep(Record.of(status, executions, tries, now, given=self._given, former=self._former))
+        busy = not alone and self._hook.get_job_status(self._job_id).state is not JobState.IDLE
+        self._memory.keep(self._record(executions, busy=busy))
+        if alone:
+            self._refuse_if_busy()
+
+    def _refuse_if_busy(self) -> None:
+        if (busy := judge_job(self._hook.get_job_status(self._job_id))) is not None:
+            raise JobBusy(f"{self._job} was not queued, as if_running says. {busy.why}")
+
+    def _record(self, executions: Sequence[Execution] | None, *, busy: bool) -> Record:
+        return Record.of(
+            self._job_id,
+            executions,
+            self._memory.tries,
+            datetime.now(timezone.utc),
+            busy=busy,
+            given=self._given,
+            former=self._former,
+        )
 
     def _find(self, record: Record) -> str | None:
         """Return the trigger id of a request whose receipt is missing, ``None`` if nothing was queued."""
         if record.known is None:
-            raise self._uncertain(record, "The job's log could not be read before.")
+            raise self._uncertain(record, "What the job's log showed before is not known.")
         search = Search.of(record, self._start_timeout, datetime.now(timezone.utc))
         outcome = None
         while outcome is None:
@@ -381,22 +400,23 @@ class DurableSubmit:
 
         :raises JobBusy: if that execution cannot be told, or followed.
         """
-        before: set[str | None] | None = None
+        before: set[str] | None = None
         run = Run(self._job_id, None, datetime.now(timezone.utc), self._start_timeout)
         while True:
             status, executions, now = self._hook.survey(self._job_id)
-            ids = {execution.trigger_id for execution in executions}
-            before = ids if before is None else before
+            named = {canonical(e.trigger_id): e.trigger_id for e in executions if e.trigger_id}
+            before = set(named) if before is None else before
             # What a log shows only at its end, or late, is found there then.
-            shown = {e.trigger_id for e in executions if is_unended(e)} or ids - before - {BLANK_GUID}
+            shown = {e.trigger_id for e in executions if is_unended(e)} or {
+                id_ for key, id_ in named.items() if key not in before and key != BLANK_GUID
+            }
             if len(shown) > 1:
                 raise JobBusy(
                     f"Several executions of {self._job} are running, and it is not clear which of "
                     f"them to attach to: {', '.join(map(str, shown))}."
                 )
             if shown and shown != {None}:
-                record = Record.of(status, executions, self._memory.tries, now, given=self._given)
-                return self._attached(record, shown.pop())
+                return self._attached(self._record(executions, busy=True), shown.pop())
             run = run.after(status, now, read=True)
             if run.is_settled(now):
                 return None
@@ -406,7 +426,7 @@ class DurableSubmit:
             self._pause(False, left)
 
     def _attached(self, record: Record, trigger_id: str | None) -> str:
-        if trigger_id is None or trigger_id == BLANK_GUID:
+        if trigger_id is None or canonical(trigger_id) == BLANK_GUID:
             raise JobBusy(
                 f"The running execution of {self._job} was started by hand. It has no trigger id, so "
                 "that its outcome cannot be told; if_running='wait' waits for its end."

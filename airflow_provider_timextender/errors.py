@@ -87,7 +87,7 @@ class ServerError(Unavailable):
 
 
 class ContractError(TimeXtenderError):
-    """The answer is readable, but says something that is in no table of the vocabulary."""
+    """The answer is readable, but it is not what the API promises, or says what is in no table."""
 
     retry_helps = False
 
@@ -97,6 +97,10 @@ class UnreadableAnswer(ContractError):
 
     transient = True
     retry_helps = True
+
+
+class AnswerTooLarge(ContractError):
+    """The answer is larger than what is read of one, and will not be smaller the next time."""
 
 
 class SubmissionUncertain(TimeXtenderError):

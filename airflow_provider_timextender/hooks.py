@@ -23,10 +23,13 @@ from airflow_provider_timextender.errors import (
     TimeXtenderError,
     Unreachable,
 )
+from airflow_provider_timextender.looking import look, run_through
 from airflow_provider_timextender.provider_info import get_provider_info
-from airflow_provider_timextender.verdict import Run, Verdict, judge
+from airflow_provider_timextender.verdict import Run, Verdict
 
 if TYPE_CHECKING:
+    import tenacity
+
     from airflow_provider_timextender.client import AsyncClient, Client
     from airflow_provider_timextender.connection import Settings
 
@@ -135,7 +138,7 @@ class TimeXtenderHook(BaseHook):
             return api.find_job(self.get_jobs(), job_name)
         wanted = api.guid(job_id, "job id")
         for job in self.get_jobs():
-            if job.id == wanted:
+            if api.canonical(job.id) == api.canonical(wanted):
                 return job
         raise InvalidInput(f"The organisation has no job with the id {wanted}.")
 
@@ -166,8 +169,17 @@ class TimeXtenderHook(BaseHook):
         return self._client.read(api.all_job_statuses())
 
     def get_job_logs(self, job_id: str, trigger_id: str | None = None) -> list[api.Execution]:
-        """Return a job's executions with their logs, or only the one under a trigger id."""
-        return self._client.read(api.job_logs(job_id, trigger_id))
+        """Return a job's executions with their logs, or only the one under a trigger id.
+
+        If the API shows nothing under the trigger id when asked for it, the job's whole log decides.
+        """
+        if trigger_id is None:
+            return self._client.read(api.job_logs(job_id))
+        for call in (api.if_any(api.job_logs(job_id, trigger_id)), api.job_logs(job_id)):
+            found = [e for e in self._client.read(call) if e.is_under(trigger_id)]
+            if found:
+                break
+        return found
 
     def iter_job_logs(self, job_id: str, trigger_id: str | None = None) -> Iterator[api.Log]:
         """Yield the log entries of a job's executions, or of the one under a trigger id.
@@ -177,78 +189,79 @@ class TimeXtenderHook(BaseHook):
         executions = self.get_job_logs(job_id, trigger_id)
         if trigger_id is not None and not executions:
             raise ExecutionNotFound(
-                f"The log of job {job_id} shows no execution under trigger id {trigger_id}."
+                f"The log of job {job_id} shows no execution under trigger id {trigger_id}, neither when it "
+                "is asked for that one nor as a whole. If another member holds the trigger id, override "
+                "vocabulary.fields.execution.trigger_id or .log.trigger_id in the extra of the connection."
             )
         for execution in executions:
             yield from execution.logs
 
     def look(
-        self, run: Run, *, every: int = 2, known_key: bool = False, patience: float = math.inf
+        self, run: Run, *, every: int = 2, looked: bool = False, patience: float = math.inf
     ) -> tuple[Run, Verdict]:
         """Look once at what is waited for, and judge it.
 
         :param every: the log of a busy job is read at every so many looks; 1 for always.
-        :param known_key: the API key has been accepted before, so that a refusal may be one of a maintenance,
-            or the key may have been changed in the connection: the connection is then read again, and the
-            look repeated as if the API could not be reached.
+        :param looked: a look has succeeded before. So the API may refuse because of a maintenance, or the key
+            may have been changed in the connection: the look is repeated as if the API could not be reached.
         :param patience: seconds for which that is done, if fewer than ``max_unreachable``.
         :return: the run to look at next time, and the verdict.
         """
 
-        def look() -> tuple[Run, Verdict]:
-            # The status comes first: a job that is idle by then has written its log before it is read.
-            status = self._client.read(api.job_status(run.job_id), patience=patience)
-            now = datetime.now(timezone.utc)
-            read = run.wants_log(status, every)
-            executions = self._client.read(run.log(), patience=patience) if read else []
-            seen = run.after(status, now, read=read)
-            return seen, judge(seen, status, executions, now)
+        async def read(call: api.Call[T]) -> T:
+            return self._client.read(call, patience=patience)
 
-        return self._with_new_key(look, patience) if known_key else look()
+        def look_once() -> tuple[Run, Verdict]:
+            return run_through(look(run, read, every=every, warn=self.log.warning))
+
+        return self._bear_refusals(look_once, patience) if looked else look_once()
 
     def survey(
         self, job_id: str, *, patience: float = math.inf
     ) -> tuple[api.JobStatus, list[api.Execution], datetime]:
-        """Look once at all that a job does; the API key has been accepted before.
+        """Look once at all that a job does; a look has succeeded before.
 
         :param patience: as for :meth:`look`.
         :return: its status, the executions that its log shows, and when the status was read.
         """
 
-        def look() -> tuple[api.JobStatus, list[api.Execution], datetime]:
+        def survey_once() -> tuple[api.JobStatus, list[api.Execution], datetime]:
             status = self._client.read(api.job_status(job_id), patience=patience)
             now = datetime.now(timezone.utc)
             return status, self._client.read(api.executions_so_far(job_id), patience=patience), now
 
-        return self._with_new_key(look, patience)
+        return self._bear_refusals(survey_once, patience)
 
     def executions_so_far(self, job_id: str, *, patience: float = math.inf) -> list[api.Execution]:
-        """Return what :meth:`get_job_logs` does, and nothing for a job that has no log yet.
+        """Return a job's executions without their logs, and none for a job that has no log yet.
 
         :param patience: as for :meth:`look`.
         """
         return self._client.read(api.executions_so_far(job_id), patience=patience)
 
-    def _with_new_key(self, look: Callable[[], T], patience: float) -> T:
-        """Look, and if the key is refused read the connection again, as if the API could not be reached."""
+    def _bear_refusals(self, look: Callable[[], T], patience: float) -> T:
+        """Look, again and again while the API refuses."""
         import tenacity
 
         from airflow_provider_timextender import client
 
         repeat = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(lambda e: isinstance(e, Refused) and e.of_the_key),
+            retry=tenacity.retry_if_exception_type(Refused),
             wait=client.BACKOFF,
             stop=tenacity.stop_before_delay(min(patience, self.max_unreachable)),
-            before_sleep=lambda _: self._forget_connection(),
+            before_sleep=self._after_refusal,
             reraise=True,
         )
         found: T = repeat(look)
         return found
 
-    def _forget_connection(self) -> None:
-        self.log.warning("The API key was refused; the connection is read again.")
-        self.__dict__.pop("settings", None)
-        self.__dict__.pop("_client", None)
+    def _after_refusal(self, state: tenacity.RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        self.log.warning("The API has refused to answer, and is asked again: %s", error)
+        if isinstance(error, Refused) and error.of_the_key:
+            # The key may have been changed in the connection.
+            self.__dict__.pop("settings", None)
+            self.__dict__.pop("_client", None)
 
     def test_connection(self) -> tuple[bool, str]:
         """Send one authenticated request that changes nothing.

@@ -35,6 +35,7 @@ class Incoming:
         self._sent = 0
         self._body = bytearray()
         self._problem: str | None = None
+        self._too_large = False
 
     def add(self, piece: bytes) -> bool:
         """Add what has arrived, and tell whether more is wanted."""
@@ -50,6 +51,7 @@ class Incoming:
                 self._problem = "something follows its gzip"
         # What is sent counts as well: gzip can be endless and unpack to nothing.
         if max(self._sent, len(self._body)) > self._limit:
+            self._too_large = True
             self._problem = (
                 f"it is larger than {self._limit} bytes, the limit for this call "
                 f"({self._sent} bytes were read, {len(self._body)} unpacked)"
@@ -65,14 +67,14 @@ class Incoming:
         """Return the answer as UTF-8 and without the API key, which a server may quote."""
         if self._problem is None and self._gzip is not None and self._sent and not self._gzip.eof:
             self._problem = "its gzip breaks off"
-        headers = {name: value.replace(settings.api_key, "***") for name, value in self._headers.items()}
+        headers = {name: without_key(value, settings.api_key) for name, value in self._headers.items()}
         if self._problem is None:
             body = _without(settings.api_key, _utf8(bytes(self._body)))
         else:
             body = _without(settings.api_key, _utf8(bytes(self._body[:ERROR_LIMIT])))
             # Where it was cut, a part of the key may be left.
             body = body[: -len(settings.api_key) * _ESCAPE]
-        return Answer(self._where, self._status, headers, body, self._problem)
+        return Answer(self._where, self._status, headers, body, self._problem, self._too_large)
 
 
 _ESCAPE = len(r"\u0000")
@@ -83,10 +85,15 @@ def _utf8(body: bytes) -> bytes:
     return body if encoding.startswith("utf-8") else body.decode(encoding, "replace").encode()
 
 
+def without_key(text: str, key: str) -> str:
+    """Return a text in which a server, a proxy or a library may have quoted the API key, without it."""
+    return _without(key, text.encode(errors="replace")).decode()
+
+
 def _without(key: str, body: bytes) -> bytes:
     body = body.replace(key.encode(), b"***")
-    if b"\\" in body:
-        # Encoders of JSON write "+", "<" or "/" as \u002B, \u003c or \/.
-        letters = (rf"(?:{re.escape(c)}|\\{re.escape(c)}|\\u00(?i:{ord(c):02x}))" for c in key)
+    if b"\\" in body or b"%" in body:
+        # Encoders of JSON write "+", "<" or "/" as \u002B, \u003c or \/, those of URLs as %2B, %3c or %2F.
+        letters = (rf"(?:{re.escape(c)}|\\{re.escape(c)}|(?:\\u00|%)(?i:{ord(c):02x}))" for c in key)
         body = re.sub("".join(letters).encode(), b"***", body)
     return body

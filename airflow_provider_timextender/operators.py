@@ -419,7 +419,7 @@ class ExecuteJobOperator(DefersMixin):
             # The last look always reads the log: what is over by then is no timeout.
             every = 1 if left <= 0 else 2
             try:
-                run, verdict = self.hook.look(run, every=every, known_key=True, patience=max(0.0, left))
+                run, verdict = self.hook.look(run, every=every, looked=True, patience=max(0.0, left))
             except TimeXtenderError as error:
                 # With less than max_unreachable left it is the timeout that ends the wait.
                 if not error.transient or left >= self.hook.max_unreachable:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
-from airflow_provider_timextender.api import JobStatus, all_job_statuses, job_status
+from airflow_provider_timextender.api import JobStatus, all_job_statuses, canonical, job_status
 from airflow_provider_timextender.errors import TimeXtenderError, Unavailable, Unreachable
 from airflow_provider_timextender.hooks import TimeXtenderHook
 from airflow_provider_timextender.inputs import span
@@ -54,7 +54,7 @@ class Shared:
 class Snapshot:
     """What a poll saw at one moment.
 
-    :ivar at: when the statuses were asked for. :ivar statuses: job id -> status.
+    :ivar at: when the statuses were asked for. :ivar statuses: canonical job id -> status.
     :ivar problem: why they could not be had.
     :ivar client: for further reads, over the poll's own few connections; ``None`` if the Airflow connection
         has never been usable.
@@ -98,9 +98,9 @@ async def poll(
                             # The old one is closed at the end: somebody may be reading a log over it.
                             client = await clients.enter_async_context(fresh)
                     if only is None:
-                        statuses = {s.job_id: s for s in await client.read(all_job_statuses())}
+                        statuses = {canonical(s.job_id): s for s in await client.read(all_job_statuses())}
                     else:
-                        statuses = {only: await client.read(job_status(only))}
+                        statuses = {canonical(only): await client.read(job_status(only))}
                     problem = None
                 except Exception as error:  # noqa: BLE001 - nothing may end the wait of all that share the poll
                     said = f"Something unexpected happened ({type(error).__name__}: {error})."

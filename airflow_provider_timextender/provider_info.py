@@ -75,6 +75,11 @@ def get_provider_info() -> dict[str, Any]:
                         "Names and words of the API that differ from the defaults; see the guide.",
                         "object",
                     ),
+                    "timezone": _extra(
+                        "Time Zone",
+                        "Of times without an offset, such as Europe/Copenhagen. Default UTC (assumed).",
+                        "string",
+                    ),
                     "allow_http": _extra(
                         "Allow plain HTTP",
                         "Also send the API key without encryption to a host that is not this machine.",

@@ -249,13 +249,13 @@ class JobStatusSensor(DefersMixin, BaseSensorOperator):
         self._seen = verdict
 
     def _look(self, context: Context) -> Verdict:
-        run, known_key = (self._run, True) if self._run else self._begin(context)
+        run, looked = (self._run, True) if self._run else self._begin(context)
         self._run = run
         left = self.timeout - (datetime.now(timezone.utc) - run.asked_at).total_seconds()
         near_the_end = left <= 2 * self.poke_interval
         look = partial(self.hook.look, patience=max(0.0, left), every=1 if near_the_end else 2)
         try:
-            self._run, verdict = look(run, known_key=known_key)
+            self._run, verdict = look(run, looked=looked)
             if (
                 self.mode == "reschedule"
                 and isinstance(verdict, Waiting)
@@ -264,7 +264,7 @@ class JobStatusSensor(DefersMixin, BaseSensorOperator):
                 # Between two pokes nothing is remembered, not even that the job was running a minute ago; its
                 # log may just be late.
                 time.sleep(min(LOG_LAG, run.start_timeout))
-                self._run, verdict = look(self._run, known_key=True)
+                self._run, verdict = look(self._run, looked=True)
         except TimeXtenderError as error:
             # With less than max_unreachable left it is the timeout that ends the wait.
             if not error.transient or left >= self.hook.max_unreachable:

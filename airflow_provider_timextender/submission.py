@@ -10,22 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Literal, get_args
 
 from airflow_provider_timextender.api import (
-    BLANK_GUID,
     Execution,
     ExecutionState,
-    JobState,
     JobStatus,
+    canonical,
     guid,
 )
 from airflow_provider_timextender.errors import ContractError, InvalidInput
 from airflow_provider_timextender.verdict import Run
 
-_LONG_AGO = timedelta(days=1)
-"""What started so long before the request is not its execution, whatever the server's clock and time zone."""
+MOST_KNOWN = 1000
+"""How many trigger ids a record holds: it stays below the 64 KB that Airflow takes in any database."""
 
 
 Stage = Literal["asked", "queued", "done", "uncertain"]
@@ -60,8 +59,11 @@ class Record:
 
     :ivar asked_at: the moment before the request was sent.
     :ivar hidden: the job was busy then with something that its log did not show.
-    :ivar known: the trigger ids of its log then; ``None`` if the log could not be read.
+    :ivar known: the trigger ids of its log then; ``None`` if the log could not be read, or shows too many.
     :ivar unnamed: how many executions in it had none.
+    :ivar since: what started then or before, by the server's clock, is older than ``known``; ``None`` if all
+        is in there.
+    :ivar former: the trigger ids of what earlier tries have queued.
     :ivar given: the job's id or name, as the task was given it.
     :ivar number: the try that has sent the request; see :class:`Tries`.
     :ivar most, clears: likewise, but of the try that has kept the record last.
@@ -79,33 +81,47 @@ class Record:
     clears: int
     stage: Stage = "asked"
     trigger_id: str | None = None
+    since: datetime | None = None
+    former: tuple[str, ...] = ()
 
     @classmethod
     def of(
         cls,
-        status: JobStatus,
+        job_id: str,
         executions: Sequence[Execution] | None,
         tries: Tries,
         now: datetime,
         *,
+        busy: bool,
         given: str,
         former: Sequence[str] = (),
     ) -> Record:
         """Return the record of a request that is about to be sent, after a look at its job.
 
-        :param former: trigger ids that are known besides those that the log shows.
+        :param busy: whether the job was busy when its log had been read.
+        :param former: the trigger ids of what earlier tries have queued: the log may be to show them yet.
         """
-        ids = None if executions is None else _ids_since(executions, now)
+        possible = _possible(executions or (), now, None)
+        starts = sorted(e.start for e in possible if e.start is not None)
+        since = None
+        if len(possible) > MOST_KNOWN:
+            # By its own clock, what a server starts next starts after all that it has started before.
+            since = starts[-1 - MOST_KNOWN] if len(starts) == len(possible) else None
+            possible = _possible(possible, now, since)
+        known = executions is not None and len(possible) <= MOST_KNOWN
+        ids = dict.fromkeys(canonical(e.trigger_id) for e in possible if e.trigger_id is not None)
         return cls(
-            job_id=status.job_id,
+            job_id=job_id,
             asked_at=now,
-            hidden=status.state is not JobState.IDLE and not any(map(is_unended, executions or ())),
-            known=None if ids is None else tuple({*former, *(id_ for id_ in ids if id_ is not None)}),
-            unnamed=(ids or []).count(None),
+            hidden=busy and not any(map(is_unended, executions or ())),
+            known=tuple(ids) if known else None,
+            unnamed=sum(e.trigger_id is None for e in possible),
             given=given,
             number=tries.number,
             most=tries.most,
             clears=tries.clears,
+            since=since,
+            former=tuple(former),
         )
 
     def was_cleared(self, tries: Tries) -> bool:
@@ -122,6 +138,8 @@ class Record:
             **asdict(self),
             "asked_at": self.asked_at.isoformat(),
             "known": None if self.known is None else list(self.known),
+            "since": None if self.since is None else self.since.isoformat(),
+            "former": list(self.former),
         }
 
     @classmethod
@@ -131,6 +149,7 @@ class Record:
         :raises InvalidInput: if it is something else.
         """
         try:
+            since = stored.get("since")  # neither this nor the next was there in 0.1.0
             record = cls(
                 job_id=guid(stored["job_id"], "job id"),
                 asked_at=datetime.fromisoformat(stored["asked_at"]),
@@ -143,10 +162,12 @@ class Record:
                 clears=int(stored["clears"]),
                 stage=_STAGES[stored["stage"]],
                 trigger_id=stored["trigger_id"],
+                since=None if since is None else datetime.fromisoformat(since),
+                former=tuple(map(str, stored.get("former", ()))),
             )
             if record.stage in ("queued", "done"):
                 guid(record.trigger_id, "trigger id")
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InvalidInput(
                 f"it is no record of a submission ({type(error).__name__}: {error})."
             ) from None
@@ -206,9 +227,13 @@ class Search:
         :raises ContractError: if an execution has begun of which the log does not tell the trigger id.
         """
         run = self.run.after(status, now, read=True)
-        ids = _ids_since(executions, self.record.asked_at)
-        known = self.record.known or ()
-        new = tuple(id_ for id_ in ids if id_ is not None and id_ not in known)
+        possible = _possible(executions, self.record.asked_at, self.record.since)
+        known = {*(self.record.known or ()), *map(canonical, self.record.former)}
+        new = tuple(
+            e.trigger_id
+            for e in possible
+            if e.trigger_id is not None and canonical(e.trigger_id) not in known
+        )
         search = replace(self, run=run)
         if len(new) > 1 or (new and self.record.hidden):
             return search, Unclear(new)
@@ -217,7 +242,7 @@ class Search:
             return search, Adopted(new[0])
         if new or not run.has_waited_in_vain(now):
             return search, None
-        if ids.count(None) > self.record.unnamed:
+        if sum(e.trigger_id is None for e in possible) > self.record.unnamed:
             raise ContractError(
                 f"The log of job {self.record.job_id} shows an execution without a trigger id. If a member "
                 "holds it, override vocabulary.fields.execution.trigger_id in the extra of the connection."
@@ -235,17 +260,18 @@ def last_started(executions: Sequence[Execution], since: datetime | None) -> Exe
     started = [
         (execution.start, execution)
         for execution in executions
-        if execution.trigger_id not in (None, BLANK_GUID) and execution.start is not None
+        if execution.trigger_id is not None and not execution.by_hand and execution.start is not None
     ]
     last, execution = max(started, key=lambda pair: pair[0], default=(None, None))
     return execution if last is not None and (since is None or last >= since) else None
 
 
-def _ids_since(executions: Sequence[Execution], moment: datetime) -> list[str | None]:
-    """Return the trigger ids of the executions that did not start long before a moment, nor by hand."""
+def _possible(executions: Sequence[Execution], request: datetime, since: datetime | None) -> list[Execution]:
+    """Return the executions that may have come of a request, or be taken for one that has."""
     return [
-        execution.trigger_id
-        for execution in executions
-        if execution.trigger_id != BLANK_GUID
-        and (execution.start is None or execution.start > moment - _LONG_AGO)
+        e
+        for e in executions
+        if not e.by_hand
+        and e.may_have_begun_by(request)
+        and (since is None or e.start is None or e.start > since)
     ]

@@ -33,6 +33,7 @@ from airflow_provider_timextender.errors import (
 from airflow_provider_timextender.hooks import TimeXtenderHook
 from airflow_provider_timextender.inputs import NOT_GIVEN, span, to_run, to_seconds, to_time
 from airflow_provider_timextender.logs import relay, warn_that_it_runs_on
+from airflow_provider_timextender.looking import look
 from airflow_provider_timextender.polling import BACKSTOP, Snapshot, every, poll
 from airflow_provider_timextender.verdict import (
     Failed,
@@ -43,7 +44,6 @@ from airflow_provider_timextender.verdict import (
     Waiting,
     conclude,
     for_people,
-    judge,
     shorten,
 )
 
@@ -132,7 +132,7 @@ class JobExecutionTrigger(BaseEventTrigger):
         # Nothing is checked here: Airflow 3.3.2 lets the whole triggerer fail if a trigger cannot be made.
         self._made = datetime.now(timezone.utc)
         self._run: Run | None = None
-        self._known_key = False
+        self._looked = False
         self._every = 1
         self._waiting: Waiting | None = None
 
@@ -251,7 +251,7 @@ class JobExecutionTrigger(BaseEventTrigger):
         good_at = datetime.now(timezone.utc)
         # A trigger that was moved here from elsewhere has looked before, too.
         moved = self.arguments["asked_at"] and (good_at - self._began).total_seconds() > self._interval
-        self._known_key = bool(self.arguments["known_key"] or moved)
+        self._looked = bool(self.arguments["known_key"] or moved)
         sharers: set[object] = set()
         rests_until = good_at
         try:
@@ -277,7 +277,7 @@ class JobExecutionTrigger(BaseEventTrigger):
                             rest = timedelta(seconds=error.retry_after or 0)
                             rests_until = min(now + rest, good_at + patience)
                 if problem is None:
-                    good_at, self._known_key = now, True
+                    good_at, self._looked = now, True
                     if not isinstance(verdict, Waiting):
                         await self._show_log(verdict)
                         return conclude(verdict)
@@ -294,10 +294,10 @@ class JobExecutionTrigger(BaseEventTrigger):
 
     async def _look(self, snapshot: Snapshot, client: AsyncClient, every: int) -> Verdict:
         run = self._run or await self._begin(client)
-        status = snapshot.statuses.get(run.job_id)
+        status = snapshot.statuses.get(api.canonical(run.job_id))
         if status is None:
             status = await client.read(api.job_status(run.job_id))
-        if self._run is None and self._known_key:
+        if self._run is None and self._looked:
             # Somebody has looked before, so that this is not the moment to read the log of a busy job.
             run = replace(run, state=status.state)
         if every >= 2 * self._every:
@@ -305,10 +305,10 @@ class JobExecutionTrigger(BaseEventTrigger):
             self._every = every
             run = replace(run, unread=random.randrange(every))
         self._run = run
-        read = run.wants_log(status, every)
-        executions = await client.read(run.log()) if read else []
-        self._run = run.after(status, snapshot.at, read=read)
-        return judge(self._run, status, executions, snapshot.at)
+        self._run, verdict = await look(
+            run, client.read, every=every, warn=self.log.warning, status=status, at=snapshot.at
+        )
+        return verdict
 
     async def _begin(self, client: AsyncClient) -> Run:
         given = self.arguments
@@ -367,9 +367,8 @@ class JobExecutionTrigger(BaseEventTrigger):
     def _may_pass(self, problem: TimeXtenderError, snapshot: Snapshot) -> bool:
         if problem.transient:
             return True
-        # What has worked before can be made to work again: a key, or the connection that holds it.
-        refused = isinstance(problem, Refused) and problem.of_the_key
-        return self._known_key and (refused or problem is snapshot.problem)
+        # What has worked before can be made to work again: a key, the connection that holds it, a gateway.
+        return self._looked and (isinstance(problem, Refused) or problem is snapshot.problem)
 
     def _say(self, verdict: Waiting) -> None:
         if self._waiting is None or verdict.state != self._waiting.state:
@@ -520,7 +519,7 @@ class JobFinishedTrigger(BaseEventTrigger):
         turn = every(len(watched), self.poll_interval)
         problem: TimeXtenderError | None = None
         for job_id in watched:
-            status = snapshot.statuses.get(job_id)
+            status = snapshot.statuses.get(api.canonical(job_id))
             state = status.state if status else None
             last_state, unread = self._seen.get(job_id, (None, len(watched)))
             if state is last_state and unread + 1 < turn:

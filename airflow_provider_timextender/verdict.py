@@ -15,13 +15,10 @@ from typing import Any
 
 from airflow_provider_timextender.api import (
     BLANK_GUID,
-    Call,
     Execution,
     ExecutionState,
     JobState,
     JobStatus,
-    awaited_execution,
-    job_logs,
     plain,
 )
 from airflow_provider_timextender.errors import (
@@ -57,6 +54,9 @@ class Run:
     :ivar idle_since: from when on every look has seen it idle; ``None`` if the last one has not.
     :ivar state: what the job was last seen doing; ``None`` before the first look.
     :ivar unread: how many looks in a row went without the log.
+    :ivar whole: the job's whole log shows the execution, and the one that is filtered by it does not.
+    :ivar compared: the whole log has been read as well since the job is idle.
+    :ivar warned: it has been said which executions do not count.
     """
 
     job_id: str
@@ -68,6 +68,9 @@ class Run:
     idle_since: datetime | None = None
     state: JobState | None = None
     unread: int = 0
+    whole: bool = False
+    compared: bool = False
+    warned: bool = False
 
     def wants_log(self, status: JobStatus, every: int) -> bool:
         """Tell whether the log is worth asking for, now that the job's status has been read.
@@ -81,12 +84,6 @@ class Run:
         expected = self.trigger_id is not None and status.state not in _ACTIVE
         return status.state is not self.state or expected or self.unread + 1 >= every
 
-    def log(self) -> Call[list[Execution]]:
-        """Return the call that reads the part of the job's log that matters."""
-        if self.trigger_id is None:
-            return job_logs(self.job_id)
-        return awaited_execution(self.job_id, self.trigger_id)
-
     def after(self, status: JobStatus, now: datetime, *, read: bool) -> Run:
         """Return the run with what a look adds to its memory.
 
@@ -99,7 +96,15 @@ class Run:
             idle_since=(self.idle_since or now) if status.state is JobState.IDLE else None,
             state=status.state,
             unread=0 if read else self.unread + 1,
+            compared=self.compared and status.state not in _ACTIVE,
         )
+
+    def doubts_the_filter(self, now: datetime) -> bool:
+        """Tell whether a log that shows nothing under the trigger id is to be compared with the whole one.
+
+        A server may compare ids in its own way, or not serve the filtered log at all.
+        """
+        return self.has_waited_in_vain(now) or (self.is_settled(now) and not self.compared)
 
     def idle_for(self, now: datetime) -> float:
         """Return for how many seconds the job has done nothing, as far as is known."""
@@ -107,8 +112,9 @@ class Run:
 
     def is_settled(self, now: datetime) -> bool:
         """Tell whether a job has been watched idle for so long that its log is no longer late."""
-        watched = (now - (self.idle_since or now)).total_seconds()
-        return watched >= min(self.start_timeout, LOG_LAG)
+        if self.idle_since is None:
+            return False
+        return (now - self.idle_since).total_seconds() >= min(self.start_timeout, LOG_LAG)
 
     def has_waited_in_vain(self, now: datetime) -> bool:
         """Tell whether an idle job would have shown an execution by now."""
@@ -165,34 +171,78 @@ def judge(run: Run, status: JobStatus, executions: Sequence[Execution], now: dat
     """Judge a run by what was last seen of it.
 
     :param status: the job's status, read *before* the executions.
-    :param executions: what :meth:`Run.log` answered; empty if it was not asked for.
+    :param executions: what the job's log shows: the whole log if the job was asked for in vain; empty if it
+        was not read.
     :param now: the time at which the status was read.
-    :raises ContractError: if the execution has ended in a way that is in no table, or if several stand
-        under the trigger id. Such an end is neither success nor failure.
+    :raises ContractError: if nothing that the log shows can be understood as the end that it must be, or if
+        several executions stand under the trigger id. Such an end is neither success nor failure.
     """
+    in_vain = status.state is JobState.IDLE and run.has_waited_in_vain(now)
     if run.completed_after is not None:
-        completed = last_completed(executions, run.completed_after)
-        if completed is not None:
-            return judge_execution(completed)
-        nothing = f"No execution has ended since {run.completed_after.isoformat()}."
-        return judge_job(status) or Waiting("idle", nothing)
+        return _judge_since(run.completed_after, status, executions, in_vain=in_vain)
     if run.trigger_id is None:
         return judge_job(status) or Idle(run.job_id)
-    if len(executions) > 1:
+    ours = [execution for execution in executions if execution.is_under(run.trigger_id)]
+    if len(ours) > 1:
         raise ContractError(
-            f"{len(executions)} executions stand under trigger id {run.trigger_id} of job {run.job_id}, "
+            f"{len(ours)} executions stand under trigger id {run.trigger_id} of job {run.job_id}, "
             "where the API promises one. Their outcome is not guessed."
         )
-    if executions:
-        return judge_execution(executions[0])
+    if ours:
+        verdict = judge_execution(ours[0])
+        if in_vain and isinstance(verdict, Waiting) and verdict.state == "unknown":
+            raise ContractError(
+                f"TimeXtender job {run.job_id} has been idle for {for_people(run.idle_for(now))}, so "
+                f"that its execution under trigger id {run.trigger_id} is over, but it is not known how: "
+                f"{ours[0].problem}"
+            )
+        return verdict
     if (waiting := judge_job(status)) is not None:
         return waiting
-    if not run.has_waited_in_vain(now):
+    if not in_vain:
         return Waiting("idle", "The job is idle, and its log does not show the execution (yet).")
+    return _judge_absence(run, executions, now)
+
+
+def _judge_since(
+    after: datetime, status: JobStatus, executions: Sequence[Execution], *, in_vain: bool
+) -> Verdict:
+    """Judge by the execution that ended last since a moment."""
+    completed = last_completed(executions, after)
+    if completed is not None:
+        return judge_execution(completed)
+    if (waiting := judge_job(status)) is not None:
+        return waiting
+    why = f"No execution has ended since {after.isoformat()}."
+    for execution in executions:
+        if execution.state is None and (execution.start is None or execution.start >= after):
+            why += f" One has begun whose state was not understood: {execution.problem}"
+            if in_vain:
+                raise ContractError(f"TimeXtender job {status.job_id} is idle. {why}")
+            return Waiting("unknown", why)
+    return Waiting("idle", " ".join(filter(None, (why, say_passed_over(executions, after)))))
+
+
+def _judge_absence(run: Run, executions: Sequence[Execution], now: datetime) -> NeverStarted:
+    """Judge that the whole log of an idle job shows no execution under the trigger id."""
+    idle = f"TimeXtender job {run.job_id} has been idle for {for_people(run.idle_for(now))}"
+    nothing = f"its log shows no execution under trigger id {run.trigger_id}"
+    nameless = [e for e in executions if e.trigger_id is None and e.may_have_begun_by(run.asked_at)]
+    if nameless:
+        raise ContractError(
+            f"{idle}, and {nothing}, but {len(nameless)} of which neither the execution nor its entries tell "
+            "one trigger id. So it is not known whether one of them is the one that was asked for. If "
+            "another member holds the id, override vocabulary.fields.execution.trigger_id or .log.trigger_id "
+            "in the extra of the connection."
+        )
+    if run.active_at is not None:
+        raise ContractError(
+            f"{idle}, but it has run since the execution was asked for, and {nothing}. So it is not known "
+            "whether that one has run, nor how it ended. Look in TimeXtender."
+        )
     return NeverStarted(
-        f"TimeXtender job {run.job_id} has been idle for {for_people(run.idle_for(now))} and its log shows "
-        f"no execution under trigger id {run.trigger_id}: it was asked for, but never started, or its log "
-        "was removed. Look at the job in TimeXtender."
+        f"{idle} and {nothing}: it was asked for, but never started, or its log was removed. Look at the job "
+        "in TimeXtender."
     )
 
 
@@ -216,11 +266,12 @@ def judge_execution(execution: Execution) -> Waiting | Succeeded | Failed:
         return Failed(execution, _why_failed(execution))
     if execution.state is ExecutionState.RUNNING:
         return Waiting("running", "The execution is running.")
-    if execution.end is None:
+    if not execution.is_over:
         return Waiting("unknown", f"The execution's state was not understood: {execution.problem}")
+    ended = f" at {execution.end.isoformat()}" if execution.end else ""
     raise ContractError(
         f"The execution of TimeXtender job {execution.job_id} under trigger id {execution.trigger_id} "
-        f"ended at {execution.end.isoformat()}, but it is not known how: {execution.problem}"
+        f"ended{ended}, but it is not known how: {execution.problem}"
     )
 
 
@@ -282,21 +333,41 @@ def result_of(event: Any, *states: str) -> dict[str, Any]:
 def last_completed(executions: Sequence[Execution], after: datetime) -> Execution | None:
     """Return the execution that ended last, at ``after`` or later; ``None`` if none did.
 
-    :raises ContractError: if an execution has ended and its end time is not known.
+    One that began later has ended later, too, whatever is known of its end.
+
+    :raises ContractError: if an execution has ended, and it cannot be told whether before or after.
     """
     completed = []
     for execution in executions:
-        if execution.state is ExecutionState.RUNNING:
+        if not execution.is_over:
             continue
-        if execution.end is None and execution.state in _ENDED:
+        moment = execution.end or execution.start
+        if execution.end is None and (moment is None or (execution.end_problem and moment < after)):
             raise ContractError(
-                f"An execution of TimeXtender job {execution.job_id} has ended, but no end time is "
-                "known, so that it cannot be told whether it counts. If another member holds the time, "
-                "override vocabulary.fields.execution.end in the extra of the connection."
+                f"An execution of TimeXtender job {execution.job_id} has ended, but it is not known when, so "
+                "that it cannot be told whether it counts. "
+                + (
+                    execution.end_problem
+                    or execution.start_problem
+                    or "It has neither a start nor an end. If other members hold these times, override "
+                    "vocabulary.fields.execution.start and .end in the extra of the connection."
+                )
             )
-        if execution.end is not None and execution.end >= after:
-            completed.append((execution.end, execution))
+        if moment is not None and moment >= after:
+            completed.append((moment, execution))
     return max(completed, key=lambda pair: pair[0])[1] if completed else None
+
+
+def say_passed_over(executions: Sequence[Execution], after: datetime) -> str | None:
+    """Say which executions do not count because no end is known of them; ``None`` if there are none."""
+    without_end = [e for e in executions if e.is_over and e.end is None and e.start and e.start < after]
+    if not without_end:
+        return None
+    return (
+        f"{len(without_end)} that began before have ended at an unknown time: they do not count. "
+        "If another member holds the time, override vocabulary.fields.execution.end in the extra of the "
+        "connection."
+    )
 
 
 LATE = timedelta(hours=6)

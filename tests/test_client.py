@@ -120,7 +120,6 @@ def test_reads_share_one_connection(simulator: Simulator, make: Callable[..., An
         Fault("silence"),
         Fault("html"),
         Fault("cut"),
-        Fault("wrong type"),
     ],
     ids=lambda fault: f"{fault.kind} {fault.status or ''}",
 )
@@ -131,6 +130,28 @@ def test_r09_a_passing_fault_is_survived(
     jobs = make().read(api.list_jobs())
     assert [job.name for job in jobs] == ["load"]
     assert simulator.count("jobs") == 3
+
+
+def test_r14_json_of_another_shape_is_not_asked_for_again(
+    simulator: Simulator, make: Callable[..., Any]
+) -> None:
+    simulator.fault("jobs", always=Fault("wrong type"))
+    with pytest.raises(errors.ContractError, match=r"an object with the members \['value'\]"):
+        make().read(api.list_jobs())
+    assert simulator.count("jobs") == 1
+
+
+def test_r09_json_of_another_shape_passes_where_the_right_one_has_come_before(
+    simulator: Simulator, make: Callable[..., Any]
+) -> None:
+    with make() as carrier:
+        carrier.read(api.list_jobs())
+        simulator.fault("jobs", Fault("wrong type"), Fault("body", body='{"message": "maintenance"}'))
+        assert len(carrier.read(api.list_jobs())) == 1
+        simulator.fault("status", Fault("wrong type"))
+        with pytest.raises(errors.ContractError):
+            carrier.read(api.job_status(job_id(simulator)))
+    assert simulator.count("jobs") == 4
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 418])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -152,12 +153,14 @@ EVERY_EXTRA = {
     "vocabulary": {"states": {"succeeded": "Completed"}},
     "portal_url": "https://portal.example.com/jobs/{job_id}?run={trigger_id}",
     "allow_http": True,
+    "timezone": "Europe/Copenhagen",
 }
 
 
 def test_every_extra() -> None:
     found = given(EVERY_EXTRA, host="http://api.example.com")
     assert found.timeout == 5
+    assert found.timezone == ZoneInfo("Europe/Copenhagen")
     assert found.verify == "/etc/ca.pem"
     assert found.proxies == {"https": "http://proxy:3128"}
     assert found.api_key_header == "Ocp-Apim-Subscription-Key"

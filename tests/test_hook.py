@@ -92,7 +92,7 @@ def test_r38_no_or_several_matches(simulator: Simulator) -> None:
 
 def test_an_id_costs_no_look_up(simulator: Simulator) -> None:
     load = simulator.job("load")
-    assert TimeXtenderHook().resolve_job_id(load.id.upper(), None) == load.id
+    assert TimeXtenderHook().resolve_job_id(load.id.upper(), None) == load.id.upper()
     assert simulator.requests == []
 
 
@@ -199,16 +199,16 @@ def test_r12_a_key_that_is_changed_in_the_meantime_is_picked_up(
     simulator.api_key = "a-new-one"
     with pytest.raises(errors.Refused):
         hook.look(run)
-    wait, asked = hook._forget_connection, []
+    wait, asked = hook._after_refusal, []
 
-    def change() -> None:
+    def change(state: Any) -> None:
         asked.append(simulator.count("status"))
         if len(asked) == 3:
             monkeypatch.setenv("AIRFLOW_CONN_TIMEXTENDER_DEFAULT", simulator.connection_json())
-        wait()
+        wait(state)
 
-    monkeypatch.setattr(hook, "_forget_connection", change)
-    hook.look(run, known_key=True)
+    monkeypatch.setattr(hook, "_after_refusal", change)
+    hook.look(run, looked=True)
     assert len(asked) == 3
 
 

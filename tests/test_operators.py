@@ -54,7 +54,7 @@ def test_r25_without_waiting_it_returns_the_trigger_id_at_once(
         "job_id": execution.job.id,
         TimeXtenderJobLink.xcom_key: "https://portal.timextender.com",
     }
-    assert [r.route for r in simulator.requests] == ["jobs", "status", "logs", "execute"]
+    assert [r.route for r in simulator.requests] == ["jobs", "logs", "status", "execute"]
 
 
 def test_r25_waiting_it_returns_the_same_after_success(simulator: Simulator, context: Any) -> None:

@@ -48,7 +48,7 @@ def execution(trigger_id: str | None, start: float | None = 10, **given: Any) ->
 
 
 def record(*known: Execution, state: JobState | None = JobState.IDLE) -> Record:
-    return Record.of(status(state), list(known), TRIES, T0, given="load")
+    return Record.of(JOB, list(known), TRIES, T0, busy=state is not JobState.IDLE, given="load")
 
 
 def found(kept: Record, *looks: tuple[float, JobState, list[Execution]]) -> Outcome | None:
@@ -92,7 +92,28 @@ def test_r39_a_record_is_stored_in_these_words() -> None:
         "clears": 1,
         "stage": "asked",
         "trigger_id": None,
+        "since": None,
+        "former": [],
     }
+
+
+def test_r39_a_record_that_0_1_0_stored_goes_on() -> None:
+    stored = {
+        "job_id": JOB,
+        "asked_at": "2026-01-01T00:00:00+00:00",
+        "hidden": False,
+        "known": [THEIRS],
+        "unnamed": 0,
+        "given": "load",
+        "number": 1,
+        "most": 2,
+        "clears": 1,
+        "stage": "asked",
+        "trigger_id": None,
+    }
+    kept = Record.from_dict(stored)
+    shown = [execution(THEIRS.upper()), execution(f"{{{OURS}}}")]
+    assert found(kept, (0, JobState.IDLE, shown), (31, JobState.IDLE, shown)) == Adopted(f"{{{OURS}}}")
 
 
 @pytest.mark.parametrize(
@@ -136,7 +157,23 @@ def test_what_started_days_before_needs_not_be_remembered() -> None:
 
 
 def test_a_log_that_was_not_read_is_not_an_empty_one() -> None:
-    assert Record.of(status(JobState.IDLE), None, TRIES, T0, given="load").known is None
+    assert Record.of(JOB, None, TRIES, T0, busy=False, given="load").known is None
+
+
+def test_r05_a_record_stays_small_however_many_executions_a_day_has() -> None:
+    many = [execution(str(uuid.UUID(int=n)), start=-n) for n in range(3, 20_000)]
+    kept = record(*many)
+    assert len(json.dumps(kept.to_dict()).encode()) < 60_000
+    assert kept.known is not None
+    shown = [*many, execution(OURS)]
+    assert found(kept, (0, JobState.IDLE, shown), (31, JobState.IDLE, shown)) == Adopted(OURS)
+    assert found(kept, (0, JobState.IDLE, many), (700, JobState.IDLE, many)) == NotQueued()
+    stored = Record.from_dict(json.loads(json.dumps(kept.to_dict())))
+    assert stored == kept
+
+    timeless = [execution(str(uuid.UUID(int=n)), start=None) for n in range(3, 20_000)]
+    assert record(*timeless).known is None, "it cannot be told which of them are old"
+    assert len(json.dumps(record(*timeless).to_dict()).encode()) < 60_000
 
 
 def test_r05_one_that_has_begun_since_is_adopted_when_the_job_is_idle() -> None:

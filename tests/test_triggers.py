@@ -215,7 +215,6 @@ def test_r09_ten_minutes_of_faults_end_no_wait(crowd: Any) -> None:
         Fault("silence"),
         Fault("html"),
         Fault("cut"),
-        Fault("wrong type"),
     ] * 2
     simulator.fault(route, *faults)
     simulator.fault("execution logs", *faults)

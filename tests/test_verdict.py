@@ -29,6 +29,7 @@ from airflow_provider_timextender.verdict import (
     judge_job,
     last_completed,
     result_of,
+    say_passed_over,
     shorten,
 )
 
@@ -147,7 +148,8 @@ def test_r11_a_first_look_after_a_long_time_gives_the_log_a_moment() -> None:
 def test_a_job_that_was_seen_running_gets_the_start_timeout_anew_for_its_log_to_appear() -> None:
     run = RUN.after(RUNNING, after(7200), read=True).after(IDLE, after(7202), read=True)
     assert isinstance(judge(run, IDLE, [], after(7205)), Waiting)
-    assert isinstance(judge(run, IDLE, [], after(7800)), NeverStarted)
+    with pytest.raises(errors.ContractError, match=r"it has run since.*not known whether that one has run"):
+        judge(run, IDLE, [], after(7800))
     assert run.active_at == after(7200)
 
 
@@ -211,12 +213,6 @@ def test_r24_a_completed_execution_is_waited_for() -> None:
     assert isinstance(judge(run, RUNNING, [late], after(0)), Failed)
 
 
-def test_which_log_is_read() -> None:
-    assert RUN.log().path.endswith(f"/logs/{TRIGGER}")
-    assert RUN.log().absent is not None, "a 404 says that nothing stands there yet"
-    assert Run(JOB, None, START).log().path.endswith(f"{JOB}/logs")
-
-
 def log(message: str, severity: str | None = "error") -> Log:
     return Log(START, severity, message, TRIGGER)
 
@@ -261,9 +257,43 @@ def test_r24_the_execution_that_ended_last_counts() -> None:
     assert last_completed([late, odd], after(0)) is odd, "to be judged, not to be passed over"
 
 
-def test_r24_an_end_without_a_time_is_a_contract_error() -> None:
-    with pytest.raises(errors.ContractError, match=r"vocabulary\.fields\.execution\.end"):
-        last_completed([replace(GOOD, end=None)], START)
+def test_r24_an_end_without_a_time_counts_by_its_start() -> None:
+    before, since = replace(BAD, start=after(9), end=None), replace(GOOD, start=after(11), end=None)
+    assert last_completed([before], after(10)) is None
+    assert last_completed([before, since], after(10)) is since
+    assert last_completed([before, replace(GOOD, end=after(10))], after(10)) is not None
+    assert "1 that began before have ended at an unknown time" in str(say_passed_over([before], after(10)))
+    assert say_passed_over([since, GOING, GOOD], after(10)) is None
+
+
+def test_r24_an_end_that_cannot_be_told_from_the_past_is_a_contract_error() -> None:
+    timeless = replace(GOOD, start=None, end=None)
+    with pytest.raises(errors.ContractError, match=r"vocabulary\.fields\.execution\.start and \.end"):
+        last_completed([timeless], START)
+    unread = replace(GOOD, start=after(9), end=None, end_problem="execution.end is 'noon', which is no time")
+    with pytest.raises(errors.ContractError, match="'noon', which is no time"):
+        last_completed([unread], after(10))
+    assert last_completed([unread], after(9)) is unread, "it began later, so it ended later"
+
+
+def test_r17_an_execution_that_nobody_can_read_is_waited_for_until_the_job_is_idle_for_long() -> None:
+    odd = replace(ODD, trigger_id=TRIGGER, start=after(1))
+    for run in (RUN, replace(RUN, trigger_id=None, completed_after=START)):
+        seen = run.after(IDLE, after(1), read=True)
+        assert judge(seen, IDLE, [odd], after(599)).state == "unknown"  # type: ignore[union-attr]
+        assert isinstance(judge(seen, RUNNING, [odd], after(700)), Waiting)
+        with pytest.raises(errors.ContractError, match=str(ODD.problem)):
+            judge(seen, IDLE, [odd], after(700))
+
+
+def test_r01_what_carries_no_trigger_id_is_nobodys_and_no_start_is_denied_then() -> None:
+    seen = RUN.after(IDLE, after(1), read=True)
+    nameless = replace(GOOD, trigger_id=None, start=after(5))
+    assert isinstance(judge(seen, IDLE, [nameless], after(500)), Waiting)
+    with pytest.raises(errors.ContractError, match=r"1 of which neither the execution nor its entries"):
+        judge(seen, IDLE, [nameless], after(700))
+    long_ago = replace(nameless, start=START - timedelta(days=2))
+    assert isinstance(judge(seen, IDLE, [long_ago], after(700)), NeverStarted)
 
 
 @pytest.mark.parametrize(
