@@ -16,8 +16,6 @@ def example_timextender_deferrable() -> None:
         wait_for_completion=True,
         deferrable=True,
         poll_interval=1,
-        # airflow pools set timextender 8 'TimeXtender jobs' --include-deferred
-        pool="timextender",
     ).expand(job_name=["Load sales", "Load finance"])
 
     wait_for_stock = JobStatusSensor(

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.models.pool import Pool
+from airflow.providers.common.compat.sdk import DAG
 
 from airflow_provider_timextender import connection
 from airflow_provider_timextender.hooks import TimeXtenderHook
@@ -108,6 +113,21 @@ def test_each_trait_of_a_dialect_stands_in_the_table() -> None:
 
 def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+def test_r21_the_pool_that_is_recommended_includes_deferred_tasks(airflow_db: None) -> None:
+    (command,) = blocks(ROOT / "docs/waiting.md", "bash")
+    subprocess.run(shlex.split(f"{sys.executable} -m {command}"), check=True)
+    with DAG("pool", schedule=None):
+        # [pool: begin]
+        load = ExecuteJobOperator.partial(
+            task_id="load", wait_for_completion=True, deferrable=True, pool="timextender"
+        ).expand(job_name=["Load sales", "Load finance"])
+        # [pool: end]
+    pool = Pool.get_pool(load.pool)
+    assert pool is not None
+    assert (pool.slots, pool.include_deferred) == (8, True)
+    Pool.delete_pool(load.pool)
 
 
 EXTRAS = blocks(ROOT / "docs/connection.md", "json")

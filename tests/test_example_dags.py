@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.models.pool import Pool
 
 import demo
 from airflow_provider_timextender.simulator import DIALECTS, Simulator
@@ -75,6 +76,12 @@ EXPECTED = {
 
 def test_every_example_is_expected() -> None:
     assert set(EXPECTED) == {*DAGS, *NOT_FOR_AIRFLOW_2}
+
+
+@pytest.mark.parametrize("dag_id", DAGS)
+def test_r21_no_example_waits_for_a_pool_that_a_new_airflow_does_not_have(dags: Any, dag_id: str) -> None:
+    # `dag.test()` knows no pools; a scheduler starts no task whose pool does not exist.
+    assert {task.pool for task in dags[dag_id].tasks} == {Pool.DEFAULT_POOL_NAME}
 
 
 @pytest.mark.parametrize("dag_id", DAGS)
