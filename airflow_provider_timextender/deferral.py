@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
@@ -13,6 +14,27 @@ from airflow_provider_timextender.verdict import Run
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+
+log = logging.getLogger(__name__)
+
+
+def worker_has_to_tell() -> bool:
+    """Tell whether a listener waits for the start or the success of tasks (Airflow 3.3 and later).
+
+    Airflow calls it where a worker starts and ends a task (`finalize` in apache/airflow,
+    task-sdk/src/airflow/sdk/execution_time/task_runner.py), and not where a trigger ends one
+    (`handle_event_submit` in airflow-core/src/airflow/models/trigger.py). Failed and skipped tasks end on a
+    worker anyway.
+    """
+    from airflow.sdk.listener import get_listener_manager
+
+    try:
+        hook = get_listener_manager().hook
+    except Exception:
+        # One listener that does not fit this Airflow hides the others; a worker is never wrong.
+        log.warning("It cannot be told whether a listener waits for tasks", exc_info=True)
+        return True
+    return any((hook.on_task_instance_running.get_hookimpls(), hook.on_task_instance_success.get_hookimpls()))
 
 
 class DefersMixin(BaseOperator):
@@ -78,7 +100,7 @@ class DefersMixin(BaseOperator):
             or getattr(self, "multiple_outputs", False)  # a worker pushes each part of the result, too
             or not type(self).__module__.startswith(__package__)  # a subclass may do more at the end
         )
-        if left_to_do or not possible:
+        if not possible or left_to_do or worker_has_to_tell():
             return None
         return returns if self.do_xcom_push else "nothing"
 

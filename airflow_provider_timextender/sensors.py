@@ -21,7 +21,7 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_timextender.deferral import DefersMixin
+from airflow_provider_timextender.deferral import DefersMixin, worker_has_to_tell
 from airflow_provider_timextender.errors import ExecutionTimeout, TimeXtenderError, WaitTimeout
 from airflow_provider_timextender.hooks import TimeXtenderHook, no_vain_retry
 from airflow_provider_timextender.inputs import NOT_GIVEN, NotGiven, to_run, to_seconds
@@ -124,7 +124,8 @@ class JobStatusSensor(DefersMixin, BaseSensorOperator):
         """Let Airflow start the sensor in the triggerer, without a worker, where it can.
 
         It cannot before Airflow 3.3, which renders templates there; nor if a value depends on what a
-        triggerer cannot ask for, as an XCom is; if a worker has something to do; or if the task is mapped.
+        triggerer cannot ask for, as an XCom is; if a worker has something to do or a listener to call; or if
+        the task is mapped.
         """
         from airflow.triggers.base import BaseTrigger, StartTriggerArgs
 
@@ -152,7 +153,7 @@ class JobStatusSensor(DefersMixin, BaseSensorOperator):
         )
         missing = self.trigger_id is None or self.completed_after is None  # a worker says so
         possible = hasattr(BaseTrigger, "render_template_fields") and not worker_is_needed and not missing
-        if possible and all(map(_is_known_in_triggerer, arguments.values())):
+        if possible and all(map(_is_known_in_triggerer, arguments.values())) and not worker_has_to_tell():
             self.start_from_trigger = True
             self.start_trigger_args = StartTriggerArgs(
                 trigger_cls=f"{__package__}.triggers.JobExecutionTrigger",

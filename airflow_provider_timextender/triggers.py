@@ -21,6 +21,7 @@ from airflow.providers.common.compat.triggers import BaseEventTrigger
 from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
 
 from airflow_provider_timextender import api
+from airflow_provider_timextender.deferral import worker_has_to_tell
 from airflow_provider_timextender.errors import (
     ExecutionTimeout,
     InvalidInput,
@@ -214,6 +215,10 @@ class JobExecutionTrigger(BaseEventTrigger):
         # Where Airflow has started the task here, nobody has asked yet whether tasks are mapped over its
         # result, which a worker has to tell.
         if self.task is not None and any(True for _ in self.task.iter_mapped_dependants()):
+            return False
+        # Asked once more, as the wait may have begun where the listener is not installed, or long ago; in a
+        # thread, as the first to ask imports all plugins.
+        if await asyncio.to_thread(worker_has_to_tell):
             return False
         if end_with == "nothing":
             return True

@@ -142,6 +142,24 @@ def after_submission(simulator: Simulator, action: Callable[[], object]) -> None
     simulator.world.queue = queue_and_act  # type: ignore[method-assign]
 
 
+@pytest.fixture
+def listen() -> Iterator[Callable[[str], None]]:
+    """A way to let a listener wait for something, as a plugin does, until the test is over."""
+    from airflow.listeners import hookimpl
+    from airflow.sdk.listener import get_listener_manager
+
+    manager, listeners = get_listener_manager(), []
+
+    def wait_for(hook: str) -> None:
+        listener = type("Listener", (), {hook: hookimpl(lambda self: None)})()
+        manager.pm.register(listener)
+        listeners.append(listener)
+
+    yield wait_for
+    for listener in listeners:
+        manager.pm.unregister(listener)
+
+
 @pytest.fixture(scope="session")
 def nursery() -> Iterator[Nursery]:
     """Where processes that can die come from."""

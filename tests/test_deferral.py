@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 from typing import Any
@@ -365,6 +366,49 @@ def test_r22_the_limits_of_a_sensor_that_started_in_the_triggerer_count_from_its
     brought_forward = trigger(began + timedelta(seconds=300), timedelta(seconds=300))
     assert brought_forward._began == began, "by an execution_timeout that came later than the sensor"
     assert brought_forward._deadline == began + timedelta(seconds=300)
+
+
+HOOKS = {
+    "on_task_instance_running": True,
+    "on_task_instance_success": True,
+    "on_task_instance_failed": False,  # failed and skipped tasks end on a worker in any case
+    "on_task_instance_skipped": False,
+    "on_starting": False,
+}
+"""What a listener may wait for, and whether a task that a trigger starts or ends would not tell it."""
+
+
+@starts_in_triggerer
+@pytest.mark.parametrize(("hook", "waits"), HOOKS.items())
+def test_r42_a_task_starts_and_ends_on_a_worker_if_a_listener_waits_for_it(
+    simulator: Simulator, listen: Callable[[str], None], hook: str, waits: bool
+) -> None:
+    listen(hook)
+    simulator.job("load").duration = 60
+    assert sensor().start_from_trigger is not waits
+    assert (end_with(operator(deferrable=True)) is None) is waits
+    assert (end_with(sensor(trigger_id=simulator.run("load").trigger_id)) is None) is waits
+
+
+@starts_in_triggerer
+def test_r42_a_listener_that_does_not_fit_this_airflow_breaks_no_dag_and_leaves_the_ends_to_a_worker(
+    simulator: Simulator, mocker: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    from airflow.listeners import hookimpl
+    from airflow.sdk import listener
+
+    class OfAirflow2:
+        @hookimpl
+        def on_task_instance_success(self, previous_state: Any, task_instance: Any, session: Any) -> None:
+            pass
+
+    listener.get_listener_manager.cache_clear()
+    plugin = SimpleNamespace(name="old", listeners=[OfAirflow2()])
+    mocker.patch("airflow.sdk.plugins_manager._get_plugins", return_value=([plugin], {}))
+    simulator.job("load").duration = 60
+    assert not sensor().start_from_trigger
+    assert end_with(operator(deferrable=True)) is None
+    assert "whether a listener waits" in caplog.text
 
 
 # --- where a task is ---

@@ -487,6 +487,19 @@ def test_a_result_that_cannot_be_pushed_is_left_to_a_worker(simulator: Simulator
     assert event.payload["state"] == "succeeded"
 
 
+@shares
+@pytest.mark.parametrize("end_with", ["trigger_id", "result", "nothing"])
+def test_r42_a_wait_that_began_before_a_listener_was_installed_ends_on_a_worker(
+    simulator: Simulator, mocker: Any, listen: Callable[[str], None], end_with: Any
+) -> None:
+    push = mocker.patch("airflow.sdk.execution_time.xcom.XCom.set")
+    listen("on_task_instance_success")
+    event = ended_by(trigger(trigger_id=simulator.run("load").trigger_id, end_with=end_with))
+    assert not isinstance(event, TaskSuccessEvent)
+    assert event.payload["state"] == "succeeded"
+    assert not push.called, "a worker pushes it"
+
+
 def test_a_failure_resumes_the_task(simulator: Simulator) -> None:
     simulator.job("load").outcome = "failed"
     event = ended_by(trigger(trigger_id=simulator.run("load").trigger_id, end_with="trigger_id"))
