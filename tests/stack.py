@@ -177,10 +177,11 @@ class Stack:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return json.load(answer)
 
-    def trigger(self, dag_id: str) -> str:
+    def trigger(self, dag_id: str, **conf: str) -> str:
         """Start a run of a DAG, and return its id."""
         until(lambda: dag_id in self.dag_ids(), 120, f"DAG {dag_id}")
-        run_id: str = self.ask(f"/api/v2/dags/{dag_id}/dagRuns", {"logical_date": None})["dag_run_id"]
+        run = {"logical_date": None, "conf": conf}
+        run_id: str = self.ask(f"/api/v2/dags/{dag_id}/dagRuns", run)["dag_run_id"]
         return run_id
 
     def dag_ids(self) -> set[str]:
