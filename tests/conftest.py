@@ -84,12 +84,13 @@ def _quick_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def _task_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let operators write their task log where ``caplog`` sees it."""
+    """Let operators and hooks write their task log where ``caplog`` sees it."""
+    from airflow_provider_timextender.hooks import TimeXtenderHook
     from airflow_provider_timextender.operators import ExecuteJobOperator, LogsOperator
     from airflow_provider_timextender.sensors import JobStatusSensor
 
-    for operator in (ExecuteJobOperator, LogsOperator, JobStatusSensor):
-        monkeypatch.setattr(operator, "log", logging.getLogger("tests.task"), raising=False)
+    for writer in (ExecuteJobOperator, LogsOperator, JobStatusSensor, TimeXtenderHook):
+        monkeypatch.setattr(writer, "log", logging.getLogger("tests.task"), raising=False)
 
 
 @pytest.fixture
