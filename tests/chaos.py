@@ -338,6 +338,11 @@ def _judge_failure(lived: Lived, end: End, since: float) -> Iterator[str]:
         true = bool(lived.plan.others or life.clears)  # what has been cleared may still run
     elif re.search(r"HTTP 30\d|redirect", said):
         true = "redirect" in faults
+    elif "expected a JSON" in said:
+        # At once, unless the right shape has come before, which would let it pass.
+        true = "wrong type" in faults
+    elif "it has run since the execution was asked for" in said:
+        true = [e.outcome for e in named] == ["never starts"] and bool(lived.plan.others)
     elif re.search(r"HTTP 40[13]", said):
         true = lived.plan.rotation is not None
     else:
@@ -358,8 +363,8 @@ def _judge_failure(lived: Lived, end: End, since: float) -> Iterator[str]:
 def _is_uncertain(lived: Lived, end: End, said: str, named: list[Execution]) -> bool:
     """Tell whether nobody could have known which execution is the task's."""
     life = lived.life
-    if re.search("could not be read before|could not be looked for", said):
-        refusals = any(fault.kind == "redirect" for _, _, fault in lived.plan.faults)
+    if re.search("showed before is not known|could not be looked for|expected a JSON", said):
+        refusals = any(fault.kind in ("redirect", "wrong type") for _, _, fault in lived.plan.faults)
         return refusals or lived.plan.rotation is not None
     late = end.at - lived.plan.arguments["start_timeout"]
     if life.clears and life.clears[0] < end.at and any(execution.queued < late for execution in named):

@@ -140,8 +140,8 @@ def test_r02_r05_a_load_that_has_run_and_left_no_trace_is_not_run_again(
     monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     with speaking(monkeypatch, Dialect(), duration=0.5) as simulator:
-        for route in ("logs", "execution logs"):
-            simulator.fault(route, always=Fault("body", body="[]"))  # type: ignore[arg-type]
+        simulator.fault("logs", always=Fault("body", body="[]"))
+        simulator.fault("execution logs", always=Fault("body", body="[]"))
         with pytest.raises(AirflowFailException, match="not known whether that one has run"):
             run_all_tries(Task(store=store_where_there_is_one()), way)
         assert simulator.count("execute") == 1

@@ -437,7 +437,8 @@ def test_r02_a_blank_guid_does_not_hide_our_trigger_id_on_a_log_entry() -> None:
 def test_r02_an_execution_is_nobodys_while_no_one_trigger_id_is_told() -> None:
     theirs = {"TriggerId": OTHER, "Logs": [{"TriggerId": TRIGGER}]}
     entries = [{"TriggerId": TRIGGER}, {"TriggerId": OTHER}]
-    for told in ({}, {"TriggerId": 17}, {"TriggerId": ""}, {"Logs": []}, {"Logs": entries}):
+    nobodys: list[Any] = [{}, {"TriggerId": 17}, {"TriggerId": ""}, {"Logs": []}, {"Logs": entries}]
+    for told in nobodys:
         assert say(api.job_logs(JOB, TRIGGER), [told])[0].trigger_id is None
     assert say(api.job_logs(JOB, TRIGGER), [theirs])[0].is_under(OTHER), "its own id decides"
     assert say(api.job_logs(JOB), [{"TriggerId": 17, "Logs": [{"TriggerId": TRIGGER}]}])[0].is_under(TRIGGER)
@@ -466,7 +467,7 @@ def test_r01_an_end_that_cannot_be_read_is_an_end() -> None:
 def test_r01_a_code_says_nothing_while_there_is_no_end() -> None:
     codes = Vocabulary().override({"states": {"succeeded": 0, "failed": 1, "running": 2}})
     for code in (0, "0", 1):
-        told = {"State": code, "EndTime": "0001-01-01T00:00:00"}
+        told: dict[str, Any] = {"State": code, "EndTime": "0001-01-01T00:00:00"}
         (execution,) = say(api.job_logs(JOB), [told], codes)
         assert execution.state is None
         assert not execution.is_over
@@ -562,8 +563,12 @@ def test_overrides_replace_entries() -> None:
             "severities": {"error": 2},
         }
     )
-    data = [{"Result": 3, "State": "Failed", "Logs": [{"Sort": 2}]}, {"result": "completed"}, {"result": 4}]
-    data = [{**told, "EndTime": "2026-01-01"} for told in data]
+    codes: list[dict[str, Any]] = [
+        {"Result": 3, "State": "Failed", "Logs": [{"Sort": 2}]},
+        {"result": "completed"},
+        {"result": 4},
+    ]
+    data = [{**told, "EndTime": "2026-01-01"} for told in codes]
     first, second, third = say(api.job_logs(JOB), data, vocabulary)
     assert first.state is second.state is ExecutionState.SUCCEEDED
     assert third.state is ExecutionState.FAILED
