@@ -715,12 +715,12 @@ def _trigger_id_of(own: Any, logs: Sequence[Log]) -> str | None:
     # The trigger id is "attached to the created logs" (documented); whether the execution itself carries it
     # too is not said. Where it does, that decides, unless it is the blank one that stands for none.
     # Entries that do not agree on one tell nothing.
-    ids = (_trigger_id(own), *(log.trigger_id for log in logs))
-    told = [id_ for id_ in ids if id_ and _GUID.fullmatch(id_)]
-    named = [id_ for id_ in told if canonical(id_) != BLANK_GUID]
-    if named and named[0] != _trigger_id(own) and len({canonical(id_) for id_ in named}) > 1:
-        return None
-    return next(iter(named), next(iter(told), None))
+    own_id, entries = _trigger_id(own), dict.fromkeys(log.trigger_id for log in logs)
+    for ids in ([own_id], entries):
+        named = [id_ for id_ in ids if id_ and _GUID.fullmatch(id_) and canonical(id_) != BLANK_GUID]
+        if named:
+            return named[0] if len(set(map(canonical, named))) == 1 else None
+    return BLANK_GUID if any(id_ and canonical(id_) == BLANK_GUID for id_ in (own_id, *entries)) else None
 
 
 # --- calls ----------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from itertools import chain, repeat
 from typing import Any
+from urllib.parse import quote, unquote
 
 import pytest
 import rich.traceback
@@ -32,7 +33,7 @@ from airflow_provider_timextender import api, connection, errors, logs, verdict
 from airflow_provider_timextender.client import Client
 from airflow_provider_timextender.connection import Settings
 from airflow_provider_timextender.hooks import TimeXtenderHook
-from airflow_provider_timextender.incoming import ERROR_LIMIT, Incoming
+from airflow_provider_timextender.incoming import ERROR_LIMIT, Incoming, without_key
 from airflow_provider_timextender.simulator import Simulator
 
 from .conftest import API_KEY
@@ -662,6 +663,25 @@ def test_r34_escaped_in_json_the_key_is_hidden_as_well() -> None:
         incoming = Incoming("GET x", 200, {}, 1000)
         incoming.add(spelled.encode())
         assert json.loads(incoming.answer(Settings(key)).body) == {"Message": "***"}
+
+
+def test_r34_encoded_for_a_url_the_key_is_hidden_as_well() -> None:
+    key = "a+b/c<d>'e~f==9"
+    for spelled in (
+        quote(key, safe=""),
+        quote(key).lower(),
+        "".join(f"%{ord(c):02x}" for c in key),
+        "".join(f"%{ord(c):02X}" for c in key),
+    ):
+        assert unquote(spelled) == key
+        incoming = Incoming("GET x", 302, {"Location": f"https://elsewhere.example/?key={spelled}"}, 1000)
+        incoming.add(f"see /?key={spelled}".encode())
+        answer = incoming.answer(Settings(key))
+        assert (answer.headers["location"], answer.body) == (
+            "https://elsewhere.example/?key=***",
+            b"see /?key=***",
+        )
+        assert without_key(f"no proxy for {spelled}", key) == "no proxy for ***"
 
 
 def test_r34_no_object_shows_the_key(simulator: Simulator) -> None:
