@@ -151,11 +151,11 @@ class Dialect:
 
     def means(self, asked: str, id_: str) -> bool:
         """Tell whether an id in a URL is that one."""
-        return asked == self._id(id_) if self.exact_ids else folded(asked) == folded(id_)
+        return asked == self.write_id(id_) if self.exact_ids else folded(asked) == folded(id_)
 
     def write_jobs(self, jobs: Sequence[Job]) -> Reply:
         """Write the list of jobs."""
-        return Reply(self._list([self._object(Id=self._id(job.id), Name=job.name) for job in jobs]))
+        return Reply(self._list([self._object(Id=self.write_id(job.id), Name=job.name) for job in jobs]))
 
     def write_statuses(self, statuses: Sequence[tuple[Job, str]]) -> Reply:
         """Write what jobs are doing."""
@@ -168,9 +168,9 @@ class Dialect:
     def write_receipt(self, execution: Execution) -> Reply:
         """Write the answer to a submission."""
         written = self._object(
-            JobId=self._id(execution.job.id),
+            JobId=self.write_id(execution.job.id),
             Message="The job has been queued for execution.",
-            TriggerId=_ABSENT if self.receipt == "no id" else self._id(execution.trigger_id),
+            TriggerId=_ABSENT if self.receipt == "no id" else self.write_id(execution.trigger_id),
         )
         return Reply(
             [written] if self.receipt == "in a list" else written, 202 if self.receipt == "202" else 200
@@ -202,7 +202,7 @@ class Dialect:
 
     def _status(self, job: Job, status: str) -> dict[str, Any]:
         return self._object(
-            JobId=self._id(job.id), Status=self._word(self.statuses, status, self.statuses_as)
+            JobId=self.write_id(job.id), Status=self._word(self.statuses, status, self.statuses_as)
         )
 
     def _ordered(self, executions: Sequence[Execution]) -> Sequence[Execution]:
@@ -213,7 +213,7 @@ class Dialect:
     def _execution(self, execution: Execution, now: float) -> dict[str, Any]:
         ended = execution.state(now) == "ended"
         return self._object(
-            JobId=self._id(execution.job.id),
+            JobId=self.write_id(execution.job.id),
             TriggerId=self._trigger_id(execution, "execution"),
             State=self._state(execution.outcome if ended else self.unfinished_state),
             StartTime=self._time(execution.started),
@@ -245,7 +245,8 @@ class Dialect:
             return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
         return name.upper() if self.members == "UPPER" else name
 
-    def _id(self, id_: str) -> str:
+    def write_id(self, id_: str) -> str:
+        """Write a guid."""
         if self.ids == "lower":
             return id_
         return f"{{{id_.upper()}}}" if self.ids == "braces" else id_.upper()
@@ -255,7 +256,7 @@ class Dialect:
             return _ABSENT
         if execution.trigger_id == BLANK_TRIGGER_ID and self.hand_ids != "blank":
             return {"null": None, "absent": _ABSENT, "empty": ""}[self.hand_ids]
-        return self._id(execution.trigger_id)
+        return self.write_id(execution.trigger_id)
 
     def _state(self, state: str) -> Any:
         if state in ("absent", "null"):
