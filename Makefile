@@ -10,10 +10,10 @@ BENCH = $(VENV)/bench
 # How many tasks wait, and how many seconds pass between two looks, for bench-waiting
 SIZES ?= 1 10 100 500 2000 10000
 INTERVAL ?= 5
-# How many random lives of a task, for chaos
+# How many random lives of a task, for chaos and dialects
 SEEDS ?= 200
 
-.PHONY: help demo test test-oldest test-live lint types docs build check clean constraints bench-waiting chaos
+.PHONY: help demo test test-oldest test-live lint types docs build check clean constraints bench-waiting chaos dialects
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -33,6 +33,9 @@ test-live: $(INSTALLED) ## Run the tests in a live Airflow only (LIVE_TASKS=500 
 
 chaos: $(INSTALLED) ## Live random lives of a task, with faults and deaths (SEEDS=2000 lives more)
 	@$(BIN)/python -m tests.chaos --seeds $(SEEDS)
+
+dialects: $(INSTALLED) ## Live tasks against random dialects of the API (SEEDS=2000 lives more)
+	@$(BIN)/python -m tests.dialects --seeds $(SEEDS)
 
 test: $(INSTALLED) ## Run all tests; api.py, verdict.py and submission.py must be covered entirely
 	$(BIN)/python -m pytest --cov --cov-report=

@@ -27,7 +27,8 @@ os.environ.update(
     AIRFLOW__CORE__LOAD_EXAMPLES="False",
     AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{AIRFLOW_HOME}/airflow.db",
     AIRFLOW__DATABASE__LOAD_DEFAULT_CONNECTIONS="False",
-    AIRFLOW__LOGGING__LOGGING_LEVEL="DEBUG",
+    # Only pytest keeps to itself what is printed; a campaign that is run as a command does not.
+    AIRFLOW__LOGGING__LOGGING_LEVEL="DEBUG" if "PYTEST_VERSION" in os.environ else "ERROR",
 )
 
 import pytest  # noqa: E402

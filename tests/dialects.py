@@ -1,4 +1,4 @@
-"""Tasks that meet the API in a random dialect: none may say what is not so, run a load twice or wait for ever.
+"""Tasks that meet the API in a random dialect: none may say a falsehood, run a load twice or wait for ever.
 
 ``python -m tests.dialects --seeds 2000`` lives as many lives, and judges each by what the simulated
 TimeXtender did; ``--seed N`` shows one of them. The judge knows nothing of the package but the names of its
@@ -28,12 +28,11 @@ from itertools import pairwise
 from typing import Any, Literal
 from unittest import mock
 
-from .conftest import Store, TaskInstance, context_of, pytest_unconfigure  # first: it sets up Airflow
-
-import tenacity  # isort: skip
+import tenacity
 
 from airflow_provider_timextender.simulator import BLANK_TRIGGER_ID, Dialect, Execution, Job, Simulator
 
+from .conftest import Store, TaskInstance, context_of, pytest_unconfigure
 from .running import live, stored
 
 INTERVAL, START_TIMEOUT, MAX_UNREACHABLE, TIMEOUT, RETRIES = 0.05, 0.6, 1.5, 5.0, 2
@@ -69,8 +68,8 @@ TRAITS: Mapping[str, Sequence[Any]] = {
         {"Logs": "Lines", "Message": "Note", "Severity": "Kind", "Timestamp": "At"},
         {"StartTime": "From", "EndTime": "To"},
     ],
-    "trigger_id_on": ["execution", "entries", "entries", "nowhere"],
-    "filters": ["entries", "entries", "nothing", "404"],
+    "trigger_id_on": ["execution", "entries", "entries", "entries", "nowhere"],
+    "filters": ["entries", "entries", "entries", "nothing", "404"],
     "ids": ["upper", "braces"],
     "exact_ids": [True],
     "hand_ids": ["null", "absent", "empty"],
@@ -105,6 +104,12 @@ TRAITS: Mapping[str, Sequence[Any]] = {
 }
 """The values of each trait that differ from the default."""
 
+OFTEN = ("trigger_id_on", "filters", "ids", "exact_ids", "states")
+"""Traits by which an execution is found and understood, and which are more telling than others."""
+
+SELDOM = ("nesting", "statuses_as", "states_as", "receipt")
+"""Traits on which so much fails that little else shows."""
+
 assert set(TRAITS) == {trait.name for trait in fields(Dialect)} - {"name"}
 
 TOLD = {"members", "renamed", "statuses", "states", "severities", "timezone", "order", "message_on"}
@@ -119,7 +124,8 @@ class Plan:
     :ivar explained: whether the connection's extra explains the dialect.
     :ivar job_by: how the task names the job.
     :ivar waits: how a sensor waits.
-    :ivar during: whether what somebody starts by hand begins during the wait, and not before.
+    :ivar variant: another course of the scenario: what is started by hand begins during the wait, and not
+        before; what runs beside ends first; there are two older executions, and not only one.
     """
 
     seed: int
@@ -130,7 +136,7 @@ class Plan:
     explained: bool
     job_by: Literal["name", "id"]
     waits: Literal["poke", "reschedule", "deferrable"]
-    during: bool
+    variant: bool
 
     @property
     def other(self) -> Outcome:
@@ -156,31 +162,32 @@ class Plan:
 def plan(seed: int) -> Plan:
     """Return the life of a seed."""
     chance = random.Random(seed)
-    scenario = chance.choice(SCENARIOS)
-    fixed: dict[str, Outcome] = {
-        "succeeds": "succeeded",
-        "fails": "failed",
-        "fails once": "failed",
-        "never starts": "never starts",
+    scenario = chance.choice([*SCENARIOS, "older", "older", "beside"])
+    either: Sequence[Outcome] = ("succeeded", "failed")
+    possible: dict[str, Sequence[Outcome]] = {
+        "succeeds": ["succeeded"],
+        "fails": ["failed"],
+        "fails once": ["failed"],
+        "never starts": ["never starts"],
     }
-    ends: list[Outcome] = ["succeeded", "failed"]
     return Plan(
         seed,
         _dialect(chance),
         scenario,
         chance.choice(MODES),
-        fixed.get(scenario) or chance.choice(ends),
+        chance.choice(possible.get(scenario, either)),
         explained=chance.random() < 0.6,
         job_by=chance.choice(["name", "id"]),
         waits=chance.choice(["poke", "reschedule", "deferrable"]),
-        during=chance.random() < 0.5,
+        variant=chance.random() < 0.5,
     )
 
 
 def _dialect(chance: random.Random) -> Dialect:
     count = chance.choices([0, 1, 2, 3, 5, 8, 16], [1, 6, 6, 4, 3, 2, 1])[0]
-    traits = {trait: chance.choice(TRAITS[trait]) for trait in chance.sample(sorted(TRAITS), count)}
-    dialect = Dialect(**traits)
+    lots = [trait for trait in TRAITS for _ in range(6 if trait in OFTEN else 1 if trait in SELDOM else 2)]
+    chance.shuffle(lots)
+    dialect = Dialect(**{trait: chance.choice(TRAITS[trait]) for trait in list(dict.fromkeys(lots))[:count]})
     # Only a code has a default value, and without an end time it is all there is.
     if dialect.unfinished_state == "succeeded":
         has_code = isinstance(dialect.states["succeeded"], int)
@@ -253,9 +260,10 @@ def set_up(life: Life) -> None:
     """Let happen what happens before the task begins, and arrange for what happens meanwhile."""
     one, simulator = life.plan, life.simulator
     if one.scenario == "older":
-        for ago, outcome in ((AGO, one.outcome), (AGO / 2, one.other)):
-            put(simulator, outcome, time.time() - ago)
-    if one.scenario == "by hand" and not one.during:
+        put(simulator, one.other, time.time() - AGO)
+        if one.variant:
+            put(simulator, one.outcome, time.time() - AGO / 2)
+    if one.scenario == "by hand" and not one.variant:
         put(simulator, one.other, time.time() - AGO / 2, by="hand")
     queue = simulator.world.queue
 
@@ -272,8 +280,8 @@ def meanwhile(life: Life) -> None:
     """Let happen what happens beside the execution that counts."""
     one, now = life.plan, time.time()
     if one.scenario == "beside":
-        put(life.simulator, one.other, now, pickup=0.1, duration=0.1 if one.during else 0.5)
-    if one.scenario == "by hand" and one.during:
+        put(life.simulator, one.other, now, pickup=0.1, duration=0.1 if one.variant else 0.5)
+    if one.scenario == "by hand" and one.variant:
         put(life.simulator, one.other, now, by="hand", pickup=0.1, duration=0.1)
 
 
@@ -339,8 +347,9 @@ def _job_arguments(life: Life) -> dict[str, Any]:
 
 
 def _typed(life: Life, id_: str) -> str:
-    """Return an id as a person copies it, without the braces."""
-    return life.plan.dialect.write_id(id_).strip("{}")
+    """Return an id as a person copies it: with its braces only where it is not known without."""
+    written = life.plan.dialect.write_id(id_)
+    return written if life.plan.dialect.exact_ids else written.strip("{}")
 
 
 def _operator(life: Life) -> Callable[[], Any]:
@@ -404,7 +413,7 @@ def _live_as_watcher(life: Life) -> None:
     this = Try(time.time())
     life.tries.append(this)
     chosen: dict[str, Any] = {"job_names": ["load"]} if one.job_by == "name" else {}
-    if one.job_by == "id" and one.during:
+    if one.job_by == "id" and one.variant:
         chosen = {"job_ids": [_typed(life, job.id)]}
     try:
         trigger = JobFinishedTrigger(
@@ -462,7 +471,7 @@ SETTING = re.compile(r"vocabulary|timezone")
 
 FOUND = re.compile(
     r"[Ff]ound |expected |no value for|in no table|is no guid|not a guid|not understood|HTTP \d|no end time"
-    r"|trigger id|several ways|no ISO|begun since"
+    r"|without a trigger id|no trigger id|executions stand under|several ways|no ISO|begun since"
 )
 """What a message holds that says what was found."""
 
@@ -495,12 +504,12 @@ def judge(life: Life) -> None:
 
 
 def _doubles(life: Life) -> Iterator[str]:
-    """Find loads that nothing justified: the one before had not come to nothing, or no other try came."""
+    """Find loads that nothing justified: the one before was not undone, or no other try had come."""
     for former, latter in pairwise([e for e in life.world if e.by == "api"]):
-        over = former.outcome == "never starts" or (
-            former.outcome == "failed" and former.ended <= latter.queued
-        )
-        if not over or not any(former.queued < this.began <= latter.queued for this in life.tries):
+        failed = former.outcome == "failed" and former.ended <= latter.queued
+        again = any(former.queued < this.began <= latter.queued for this in life.tries)
+        # What never starts may be asked for again at once: without its receipt, it leaves no trace.
+        if former.outcome != "never starts" and not (failed and again):
             yield f"double: {latter.trigger_id} beside or after {former.trigger_id} ({former.outcome})"
 
 
@@ -655,7 +664,7 @@ def table(lives: Sequence[Life]) -> str:
         *((kind, wrong[kind]) for kind in BAD),
     ]
     lines = [f"{name:24}{figure:>8}" for name, figure in rows]
-    lines += ["", *unhealed(lives)]
+    lines += ["", *examples(lives), "", *unhealed(lives), ""]
     lines += [f"{life.plan.seed}: {describe(life.plan)}: {wrong}" for life in lives for wrong in life.wrong]
     if wrong:
         lines.append("Replay one with: python -m tests.dialects --seed N")
@@ -664,6 +673,16 @@ def table(lives: Sequence[Life]) -> str:
 
 BAD = ("wrong", "double", "endless")
 """What may not be."""
+
+
+def examples(lives: Iterable[Life]) -> Iterator[str]:
+    """Yield the first life of each kind of end that is neither right nor bad."""
+    seen = {"right", "bad"}
+    for life in lives:
+        if life.end not in seen:
+            seen.add(life.end)
+            said = life.tries[-1].message or "; ".join(life.notes[-1:])
+            yield f"{life.end}, for example {life.plan.seed}: {describe(life.plan)}: {said[:400]}"
 
 
 def unhealed(lives: Iterable[Life]) -> list[str]:
@@ -683,7 +702,6 @@ def unhealed(lives: Iterable[Life]) -> list[str]:
             for name, (right, wrong, alone, alone_wrong) in sorted(found.items())
             if wrong
         ),
-        "",
     ]
 
 
@@ -692,7 +710,7 @@ def describe(one: Plan) -> str:
     unusual = ", ".join(f"{trait}={value!r}" for trait, value in one.unusual.items())
     how = f"{one.mode}, job by {one.job_by}" + (f", {one.waits}" if one.mode.startswith("sensor") else "")
     explained = "explained" if one.explained else "not explained"
-    return f"{one.scenario} ({one.outcome}, during={one.during}), {how}, {explained}, Dialect({unusual})"
+    return f"{one.scenario} ({one.outcome}, variant={one.variant}), {how}, {explained}, Dialect({unusual})"
 
 
 @contextmanager
@@ -705,6 +723,8 @@ def hurry() -> Iterator[None]:
     log.propagate = False
     log.handlers = [Notes()]
     with ExitStack() as patches:
+        logging.disable(logging.DEBUG)
+        patches.callback(logging.disable, logging.NOTSET)
         patches.enter_context(mock.patch.object(client, "BACKOFF", tenacity.wait_fixed(0.02)))
         patches.enter_context(mock.patch.object(triggers, "SPACING", 0.01))
         for kind in (
@@ -733,12 +753,10 @@ def main() -> int:
     arguments = parser.parse_args()
     began = time.monotonic()
     logging.getLogger().handlers = [Notes()]
+    seeds = range(arguments.start, arguments.start + arguments.seeds)
+    lives = live_all(seeds if arguments.seed is None else [arguments.seed], arguments.jobs)
     if arguments.seed is not None:
-        lives = live_all([arguments.seed], 1)
         show(lives[0])
-    else:
-        logging.disable(logging.INFO)
-        lives = live_all(range(arguments.start, arguments.start + arguments.seeds), arguments.jobs)
     print(table(lives))
     print(f"{time.monotonic() - began:.0f} s")
     pytest_unconfigure()

@@ -333,9 +333,9 @@ def test_the_log_that_hides_what_has_not_ended() -> None:
     ids=lambda value: "",
 )
 def test_the_connection_explains_what_it_can(dialect: Dialect, extra: dict[str, Any]) -> None:
-    simulator = Simulator([], dialect=dialect)
-    assert simulator.connection()["extra"] == extra
-    assert simulator.connection(explained=False)["extra"] == {}
+    with Simulator([], dialect=dialect) as simulator:
+        assert simulator.connection()["extra"] == extra
+        assert simulator.connection(explained=False)["extra"] == {}
 
 
 def test_a_wrong_key_and_unknown_things(simulator: Simulator) -> None:
