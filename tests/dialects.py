@@ -96,7 +96,7 @@ TRAITS: Mapping[str, Sequence[Any]] = {
     "no_time": ["absent", "year 1"],
     "message_on": ["entries"],
     "end_on": ["nowhere"],
-    "times": ["offset", "naive", "seven digits", "epoch", "epoch ms", "/Date()/"],
+    "times": ["offset", "naive", "naive", "seven digits", "epoch", "epoch ms", "/Date()/"],
     "timezone": ["Europe/Copenhagen", "America/New_York", "Asia/Kolkata"],
     "nesting": ["flat", "wrapped", "one object"],
     "empty": ["null", "204", "404"],
@@ -104,7 +104,7 @@ TRAITS: Mapping[str, Sequence[Any]] = {
 }
 """The values of each trait that differ from the default."""
 
-OFTEN = ("trigger_id_on", "filters", "ids", "exact_ids", "states")
+OFTEN = ("trigger_id_on", "filters", "ids", "exact_ids", "states", "times")
 """Traits by which an execution is found and understood, and which are more telling than others."""
 
 SELDOM = ("nesting", "statuses_as", "states_as", "receipt")
@@ -184,10 +184,12 @@ def plan(seed: int) -> Plan:
 
 
 def _dialect(chance: random.Random) -> Dialect:
-    count = chance.choices([0, 1, 2, 3, 5, 8, 16], [1, 6, 6, 4, 3, 2, 1])[0]
+    count = chance.choices([0, 1, 2, 3, 5, 8, 16], [1, 10, 6, 4, 3, 2, 1])[0]
     lots = [trait for trait in TRAITS for _ in range(6 if trait in OFTEN else 1 if trait in SELDOM else 2)]
     chance.shuffle(lots)
     dialect = Dialect(**{trait: chance.choice(TRAITS[trait]) for trait in list(dict.fromkeys(lots))[:count]})
+    if dialect.times in ("naive", "seven digits") and chance.random() < 0.5:  # where a zone matters
+        dialect = replace(dialect, timezone=chance.choice(TRAITS["timezone"]))
     # Only a code has a default value, and without an end time it is all there is.
     if dialect.unfinished_state == "succeeded":
         has_code = isinstance(dialect.states["succeeded"], int)
@@ -685,24 +687,17 @@ def examples(lives: Iterable[Life]) -> Iterator[str]:
             yield f"{life.end}, for example {life.plan.seed}: {describe(life.plan)}: {said[:400]}"
 
 
-def unhealed(lives: Iterable[Life]) -> list[str]:
-    """Return for each value of a trait how explained lives with it ended, unless all ended right."""
-    found: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
+def unhealed(lives: Iterable[Life]) -> Iterator[str]:
+    """Yield each value of a trait with which alone an explained life did not end right, and how many did."""
+    found: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for life in lives:
-        if life.plan.explained:
+        if life.plan.explained and len(life.plan.unusual) == 1:
             for trait, value in life.plan.unusual.items():
-                place = (life.end != "right") + 2 * (len(life.plan.unusual) == 1)
-                found[f"{trait}={value}"][place % 2] += 1
-                if place > 1:
-                    found[f"{trait}={value}"][place] += 1
-    return [
-        "Explained, and not always understood: right / not right (with no other unusual trait)",
-        *(
-            f"  {right:>4} /{wrong:>4}  ({alone:>3} /{alone_wrong:>3})  {name}"
-            for name, (right, wrong, alone, alone_wrong) in sorted(found.items())
-            if wrong
-        ),
-    ]
+                found[f"{trait}={value}"][life.end] += 1
+    yield f"Not always understood, though explained, of {len(found)} values of traits that stood alone:"
+    for name, ends in sorted(found.items()):
+        if set(ends) != {"right"}:
+            yield f"  {name}: {', '.join(f'{end} {count}' for end, count in ends.most_common())}"
 
 
 def describe(one: Plan) -> str:

@@ -15,7 +15,7 @@ from .running import SHARES
 
 
 @pytest.mark.skipif(not SHARES, reason="before Airflow 3.3 nothing of a task survives its process")
-def test_in_any_dialect_nothing_false_is_said_no_load_runs_twice_and_no_wait_is_endless() -> None:
+def test_r01_r02_r05_r17_in_any_dialect_nothing_false_no_double_load_and_no_endless_wait() -> None:
     lives = live_all(range(60), jobs=16)
     assert not any(life.wrong for life in lives), table(lives)
 

@@ -256,14 +256,8 @@ class Simulator:
             if request.transport is not None:
                 request.transport.abort()
             return web.Response()
-        if fault.kind == "silence":
-            await self._over.wait()
-        if fault.kind == "drip":
-            response = web.StreamResponse()
-            await response.prepare(request)
-            while not self._over.is_set():
-                await response.write(b" ")
-                await asyncio.sleep(fault.seconds)
+        if fault.kind in ("silence", "drip"):
+            return await self._dawdle(fault, request)
         if fault.kind == "html":
             return web.Response(text=HTML, content_type="text/html")
         if fault.kind == "cut":
@@ -273,6 +267,17 @@ class Simulator:
         if fault.kind == "redirect":
             return web.Response(status=fault.status or 302, headers={"Location": fault.location})
         return web.Response(text=fault.body, status=fault.status or 200, content_type="application/json")
+
+    async def _dawdle(self, fault: Fault, request: web.Request) -> web.StreamResponse:
+        if fault.kind == "silence":
+            await self._over.wait()
+            return web.Response()
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while not self._over.is_set():
+            await response.write(b" ")
+            await asyncio.sleep(fault.seconds)
+        return response
 
 
 def example_jobs() -> list[Job]:
