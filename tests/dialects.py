@@ -524,8 +524,8 @@ def _judge_try(life: Life, this: Try) -> tuple[str, list[str]]:
     elif error in ("JobFailed", "JobNeverStarted"):
         wrong = list(_judge_red(life, this, error))
     else:
-        if error in TIMEOUTS and not any(True for _ in _candidates(life, this)):
-            return "right", []  # nothing has ended, and nothing will
+        if error in TIMEOUTS and life.plan.mode == "sensor by moment" and not _ended(life, this.at):
+            return "right", []
         return error, list(_judge_error(life, this, error))
     return "right", wrong
 
@@ -550,9 +550,8 @@ def _judge_success(life: Life, this: Try) -> Iterator[str]:
 
 
 def _judge_red(life: Life, this: Try, error: str) -> Iterator[str]:
-    named = None
     outcome: Outcome = "failed" if error == "JobFailed" else "never starts"
-    yield from (f"{wrong} [{this.message[:300]}]" for wrong in _judge_outcome(life, this, outcome, named))
+    yield from (f"{wrong} [{this.message[:300]}]" for wrong in _judge_outcome(life, this, outcome, None))
 
 
 def _judge_outcome(life: Life, this: Try, outcome: Outcome, trigger_id: Any) -> Iterator[str]:
