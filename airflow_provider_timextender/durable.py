@@ -163,6 +163,7 @@ class DurableSubmit:
             f"TimeXtender job {job_id}" if given == job_id else f"TimeXtender job {given!r} ({job_id})"
         )
         self._former: tuple[str, ...] = ()
+        self._unread = ""
         self._pause = pause
         self._start_timeout = start_timeout
         self._end = time.monotonic() + timeout
@@ -314,6 +315,7 @@ class DurableSubmit:
         except TimeXtenderError as error:
             if isinstance(error, Refused) and error.status == 401:
                 raise
+            self._unread = str(error)
             self.log.warning(
                 "Should the answer to the request get lost, the execution cannot be looked for: %s", error
             )
@@ -340,7 +342,7 @@ class DurableSubmit:
     def _find(self, record: Record) -> str | None:
         """Return the trigger id of a request whose receipt is missing, ``None`` if nothing was queued."""
         if record.known is None:
-            raise self._uncertain(record, "What the job's log showed before is not known.")
+            raise self._uncertain(record, f"What the job's log showed before is not known. {self._unread}")
         search = Search.of(record, self._start_timeout, datetime.now(timezone.utc))
         outcome = None
         while outcome is None:
@@ -351,9 +353,12 @@ class DurableSubmit:
             except TimeXtenderError as error:
                 raise self._not_looked_for(record, error) from None
             if outcome is None:
+                busy = judge_job(status)
                 if left <= 0:
-                    raise self._uncertain(record, "It has not become clear in time.")
-                self._pause(judge_job(status) is not None, left)
+                    raise self._uncertain(
+                        record, f"It has not become clear in time. {busy.why if busy else ''}"
+                    )
+                self._pause(busy is not None, left)
         if isinstance(outcome, NotQueued):
             return None
         if not isinstance(outcome, Adopted):

@@ -215,11 +215,17 @@ def _judge_since(
         return waiting
     why = f"No execution has ended since {after.isoformat()}."
     for execution in executions:
-        if execution.state is None and (execution.start is None or execution.start >= after):
+        begun = execution.start is None or execution.start >= after
+        if execution.state is None and not execution.is_over and begun:
             why += f" One has begun whose state was not understood: {execution.problem}"
             if in_vain:
                 raise ContractError(f"TimeXtender job {status.job_id} is idle. {why}")
             return Waiting("unknown", why)
+    if ends := [execution.end for execution in executions if execution.end is not None]:
+        why += (
+            f" The last end that the log shows is {max(ends).isoformat()}. If that is not so, and the API's "
+            "times have no offset, set timezone in the extra of the connection."
+        )
     return Waiting("idle", " ".join(filter(None, (why, say_passed_over(executions, after)))))
 
 
@@ -335,7 +341,8 @@ def last_completed(executions: Sequence[Execution], after: datetime) -> Executio
 
     One that began later has ended later, too, whatever is known of its end.
 
-    :raises ContractError: if an execution has ended, and it cannot be told whether before or after.
+    :raises ContractError: if an execution has ended, and it cannot be told whether before or after, or if it
+        cannot be told which of several with different outcomes ended last.
     """
     completed = []
     for execution in executions:
@@ -355,18 +362,28 @@ def last_completed(executions: Sequence[Execution], after: datetime) -> Executio
             )
         if moment is not None and moment >= after:
             completed.append((moment, execution))
+    if any(e.end is None for _, e in completed) and len({e.state for _, e in completed}) > 1:
+        raise ContractError(
+            f"{len(completed)} executions of TimeXtender job {executions[0].job_id} have begun or ended "
+            f"since {after.isoformat()}, and not of each the end is known, so that it cannot be told which "
+            "of them ended last. If another member holds it, override vocabulary.fields.execution.end in the "
+            "extra of the connection."
+        )
     return max(completed, key=lambda pair: pair[0])[1] if completed else None
 
 
 def say_passed_over(executions: Sequence[Execution], after: datetime) -> str | None:
     """Say which executions do not count because no end is known of them; ``None`` if there are none."""
-    without_end = [e for e in executions if e.is_over and e.end is None and e.start and e.start < after]
+    without_end = [
+        e
+        for e in executions
+        if e.state is not ExecutionState.RUNNING and e.end is None and e.start is not None and e.start < after
+    ]
     if not without_end:
         return None
     return (
-        f"{len(without_end)} that began before have ended at an unknown time: they do not count. "
-        "If another member holds the time, override vocabulary.fields.execution.end in the extra of the "
-        "connection."
+        f"{len(without_end)} that began before have no end time, and do not count. If another member holds "
+        "it, override vocabulary.fields.execution.end in the extra of the connection."
     )
 
 

@@ -206,8 +206,13 @@ def test_r24_a_completed_execution_is_waited_for() -> None:
     seen = (IDLE, RUNNING, RUNNING, RUNNING, IDLE, IDLE)
     assert reads(run, 2, *seen) == [True, True, False, True, True, False]
     assert judge(run, IDLE, [replace(GOOD, end=after(9))], after(0)) == Waiting(
-        "idle", "No execution has ended since 2026-01-01T00:00:10+00:00."
+        "idle",
+        "No execution has ended since 2026-01-01T00:00:10+00:00. The last end that the log shows is "
+        "2026-01-01T00:00:09+00:00. If that is not so, and the API's times have no offset, set timezone in "
+        "the extra of the connection.",
     )
+    nothing = judge(run, IDLE, [], after(0))
+    assert nothing == Waiting("idle", "No execution has ended since 2026-01-01T00:00:10+00:00.")
     assert judge(run, RUNNING, [], after(0)) == judge_job(RUNNING)
     late = replace(BAD, end=after(10))
     assert isinstance(judge(run, RUNNING, [late], after(0)), Failed)
@@ -262,8 +267,17 @@ def test_r24_an_end_without_a_time_counts_by_its_start() -> None:
     assert last_completed([before], after(10)) is None
     assert last_completed([before, since], after(10)) is since
     assert last_completed([before, replace(GOOD, end=after(10))], after(10)) is not None
-    assert "1 that began before have ended at an unknown time" in str(say_passed_over([before], after(10)))
+    late = replace(BAD, start=after(12), end=after(13))
+    with pytest.raises(
+        errors.ContractError, match=r"cannot be told which of them ended last.*execution\.end"
+    ):
+        last_completed([since, late], after(10))
+    assert last_completed([since, replace(late, state=since.state)], after(10)) is not None
+    assert "1 that began before have no end time, and do not count" in str(
+        say_passed_over([before], after(10))
+    )
     assert say_passed_over([since, GOING, GOOD], after(10)) is None
+    assert say_passed_over([replace(ODD, start=after(9))], after(10)) is not None
 
 
 def test_r24_an_end_that_cannot_be_told_from_the_past_is_a_contract_error() -> None:
