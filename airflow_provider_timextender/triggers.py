@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Hashable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Hashable
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -40,13 +39,13 @@ from airflow_provider_timextender.verdict import (
     Failed,
     Run,
     Succeeded,
-    Told,
     Verdict,
     Waiting,
     conclude,
     for_people,
     shorten,
 )
+from airflow_provider_timextender.watching import JobFinishedTrigger as JobFinishedTrigger
 
 if TYPE_CHECKING:
     from airflow_provider_timextender.client import AsyncClient
@@ -54,18 +53,8 @@ if TYPE_CHECKING:
 MESSAGE_BYTES = 1500
 """The longest message in an event: with all else, an event stays below 2 KB."""
 
-SPACING = 5.0
-"""Seconds between two events of a watcher: for events that come closer together Airflow starts one run only,
-and may show it the first of them only."""
-
-MAX_TELLING = 200.0
-"""Seconds that a watcher spends on events at one look: Airflow gives up on one that takes 300."""
-
 PUSH_TIMEOUT = 60
 """Seconds that the XCom of a task's result may take."""
-
-STORE_KEY = "timextender_told"
-"""Where an asset's state store keeps which executions have been told."""
 
 
 class JobExecutionTrigger(BaseEventTrigger):
@@ -385,178 +374,3 @@ class JobExecutionTrigger(BaseEventTrigger):
         if isinstance(verdict, (Succeeded, Failed)):
             for _ in relay(verdict.execution, self.log):
                 await asyncio.sleep(0)
-
-
-@dataclass(frozen=True)
-class Found:
-    """Logs that were read at one moment, and what is to be done when the events of them are stored."""
-
-    executions: list[api.Execution]
-    when_stored: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
-
-
-class JobFinishedTrigger(BaseEventTrigger):
-    """Fires for each execution that finishes, whoever started it: for an asset's watcher (Airflow 3).
-
-    The event, which a DAG finds as ``payload`` in the extra of the asset's event, is ``{"job_id",
-    "trigger_id", "state", "start", "end", "duration"}`` with times in ISO 8601 and UTC and the duration in
-    seconds. ``state`` is ``"succeeded"``, ``"failed"``, or ``None`` if the API's word is in no table; the
-    trigger id is the blank guid for an execution that was started by hand.
-
-    On Airflow 3.3 and later the executions that have been told are remembered with the asset, and only after
-    Airflow has stored the event: a restart loses none, and tells one twice if it happens within the second
-    or two in between, or if the memory could not be stored. On older versions the trigger begins anew with
-    each restart.
-
-    :param job_ids: the jobs to watch. :param job_names: the same by exact name. Neither stands for all jobs.
-    :param states: the ends to fire for, for example ``["succeeded"]``; ``None`` for any.
-    :param timextender_conn_id: the Airflow connection.
-    :param poll_interval: seconds between two looks at the status of all jobs. A job's log is read when its
-        status has changed, and in turn, so that what begins and ends between two looks is found as well.
-    """
-
-    asset_state_store: Any = None
-    """Set by Airflow 3.3 and later."""
-
-    def __init__(
-        self,
-        *,
-        job_ids: Sequence[str] | None = None,
-        job_names: Sequence[str] | None = None,
-        states: Sequence[str] | None = None,
-        timextender_conn_id: str = TimeXtenderHook.default_conn_name,
-        poll_interval: float = 60,
-    ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.job_ids = [api.guid(job_id, "job id") for job_id in job_ids] if job_ids else None
-        self.job_names = list(job_names) if job_names else None
-        if unknown := set(states or ()) - {"succeeded", "failed"}:
-            raise InvalidInput(f"states has {sorted(unknown)}; it takes 'succeeded' and 'failed'.")
-        self.states = sorted(set(states)) if states else None
-        self.timextender_conn_id = timextender_conn_id
-        self.poll_interval = to_seconds(poll_interval, "poll_interval")
-        self._watched = None if job_names else self.job_ids
-        self._seen: dict[str, tuple[api.JobState | None, int]] = {}
-
-    def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return what Airflow stores."""
-        return f"{__name__}.{type(self).__name__}", {
-            "job_ids": self.job_ids,
-            "job_names": self.job_names,
-            "states": self.states,
-            "timextender_conn_id": self.timextender_conn_id,
-            "poll_interval": self.poll_interval,
-        }
-
-    def shared_stream_key(self) -> Hashable:
-        """Tell with whom the poll is shared (Airflow 3.3 and later)."""
-        jobs = (tuple(self.job_ids or ()), tuple(self.job_names or ()))
-        return (__name__, "finished", self.timextender_conn_id, self.poll_interval, jobs)
-
-    @classmethod
-    def create_shared_stream_producer(cls, kwargs: dict[str, Any]) -> Any:
-        """Return what polls, and hears when events have been stored (Airflow 3.3 and later)."""
-        from airflow.triggers.shared_stream import SharedStreamProducer
-
-        class Producer(SharedStreamProducer):
-            async def open_stream(self) -> AsyncIterator[tuple[Found, Found]]:
-                async for found in cls(**kwargs)._watch():
-                    yield found, found
-
-            async def advance(self, batch: Sequence[Any]) -> None:
-                for item in batch:
-                    if not item.outcome.failed:
-                        for store in item.broker_payload.when_stored:
-                            await store()
-
-        return Producer()
-
-    async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Watch with a poll of one's own, and without a memory (Airflow 3.0 to 3.2)."""
-        async for event in self.filter_shared_stream(self._watch()):
-            yield event
-
-    async def filter_shared_stream(self, shared_stream: AsyncIterator[Found]) -> AsyncIterator[TriggerEvent]:
-        """Yield an event for each execution that has not been told yet."""
-        remembered = await self._recall()
-        told = remembered or Told(datetime.now(timezone.utc))
-        backlog: list[api.Execution] = []
-        clock = asyncio.get_running_loop().time
-        last = -math.inf
-        async for found in shared_stream:
-            backlog = told.news([*backlog, *found.executions])
-            end = clock() + min(self.poll_interval, MAX_TELLING)
-            while backlog:
-                event = backlog[0].to_dict()
-                if self.states is None or event["state"] in self.states:
-                    pause = max(0.0, last + SPACING - clock())
-                    if clock() + pause > end:
-                        break  # the rest is told at the next look
-                    await asyncio.sleep(pause)
-                    last = clock()
-                    yield TriggerEvent(event)
-                told = told.and_told(backlog.pop(0), datetime.now(timezone.utc))
-            if told != remembered:
-                found.when_stored.append(partial(self._remember, told))
-                remembered = told
-
-    async def _watch(self) -> AsyncGenerator[Found, None]:
-        said = ""
-        async with aclosing(poll(self.timextender_conn_id, self.poll_interval)) as snapshots:
-            async for snapshot in snapshots:
-                problem, client, found = snapshot.problem, snapshot.client, Found([])
-                if problem is None and client is not None:
-                    try:
-                        await self._read_logs(snapshot, client, found)
-                    except TimeXtenderError as error:
-                        problem = error
-                if str(problem or "") != said:
-                    said = str(problem or "")
-                    self.log.warning("%s", said or "The jobs can be looked at again.")
-                yield found
-
-    async def _read_logs(self, snapshot: Snapshot, client: AsyncClient, found: Found) -> None:
-        if self._watched is None and self.job_names is not None:
-            jobs = await client.read(api.list_jobs())
-            named_ids = [api.find_job(jobs, name).id for name in self.job_names]
-            self._watched = [*(self.job_ids or ()), *named_ids]
-        watched = self._watched or list(snapshot.statuses)
-        turn = every(len(watched), self.poll_interval)
-        problem: TimeXtenderError | None = None
-        for job_id in watched:
-            status = snapshot.statuses.get(api.canonical(job_id))
-            state = status.state if status else None
-            last_state, unread = self._seen.get(job_id, (None, len(watched)))
-            if state is last_state and unread + 1 < turn:
-                self._seen[job_id] = (state, unread + 1)
-                continue
-            try:
-                executions = await client.read(api.job_logs(job_id))
-                found.executions.extend(executions)
-            except TimeXtenderError as error:
-                if error.transient or (isinstance(error, Refused) and error.of_the_key):
-                    raise
-                # One job that cannot be read must not hide the others; its turn comes again.
-                problem = error
-            # Those that are read together now are not to come together again.
-            self._seen[job_id] = (state, 0 if state is last_state else random.randrange(turn))
-        if problem is not None:
-            raise problem
-
-    async def _recall(self) -> Told | None:
-        try:
-            stored: Any = await self.asset_state_store.aget(STORE_KEY) if self.asset_state_store else None
-        except ValueError as error:
-            # Two assets with equal watchers share one trigger, and then there is no one place to remember.
-            self.log.warning("Nothing is remembered over a restart: %s", error)
-            self.asset_state_store = None
-            stored = None
-        return Told.from_dict(stored) if stored else None
-
-    async def _remember(self, told: Told) -> None:
-        if self.asset_state_store:
-            try:
-                await self.asset_state_store.aset(STORE_KEY, told.to_dict())
-            except Exception:
-                # The next time stores all of it; an exception would end the watch of all that share the poll.
-                self.log.warning("What has been told could not be remembered", exc_info=True)

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta, timezone
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from airflow_provider_timextender.api import (
-    BLANK_GUID,
     Execution,
     ExecutionState,
     JobState,
@@ -385,60 +384,6 @@ def say_passed_over(executions: Sequence[Execution], after: datetime) -> str | N
         f"{len(without_end)} that began before have no end time, and do not count. If another member holds "
         "it, override vocabulary.fields.execution.end in the extra of the connection."
     )
-
-
-LATE = timedelta(hours=6)
-"""How much later than a younger one an execution may show up in the log and still be news."""
-
-
-@dataclass(frozen=True)
-class Told:
-    """Which finished executions have been told: what a watcher remembers.
-
-    :ivar since: what ended before is history.
-    :ivar ends: which executions have been told since, with their end, or their start if that is unknown.
-    """
-
-    since: datetime
-    ends: Mapping[str, datetime] = field(default_factory=dict)
-
-    def news(self, executions: Sequence[Execution]) -> list[Execution]:
-        """Return the executions that have ended and not been told, oldest first."""
-        fresh = {}
-        for execution in executions:
-            over = execution.state in _ENDED or (execution.state is None and execution.end is not None)
-            if over and self._moment(execution) >= self.since and _name(execution) not in self.ends:
-                fresh[_name(execution)] = execution
-        return sorted(fresh.values(), key=self._moment)
-
-    @staticmethod
-    def _moment(execution: Execution) -> datetime:
-        # What has no time at all cannot be told from history.
-        return execution.end or execution.start or datetime.min.replace(tzinfo=timezone.utc)
-
-    def and_told(self, execution: Execution, now: datetime) -> Told:
-        """Return what has been told when one more has; what can be no news any more is forgotten."""
-        ends = {**self.ends, _name(execution): min(self._moment(execution), now)}
-        since = max(self.since, max(ends.values()) - LATE)
-        return Told(since, {name: end for name, end in ends.items() if end >= since})
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        ends = {name: end.isoformat() for name, end in self.ends.items()}
-        return {"since": self.since.isoformat(), "ends": ends}
-
-    @classmethod
-    def from_dict(cls, stored: Mapping[str, Any]) -> Told:
-        """Return what :meth:`to_dict` stored."""
-        ends = {name: datetime.fromisoformat(end) for name, end in stored["ends"].items()}
-        return cls(datetime.fromisoformat(stored["since"]), ends)
-
-
-def _name(execution: Execution) -> str:
-    if execution.trigger_id is not None and execution.trigger_id != BLANK_GUID:
-        return execution.trigger_id
-    # Executions that were started by hand all carry the same id.
-    return f"{execution.job_id} {execution.start} {execution.end}"
 
 
 def for_people(seconds: float) -> str:

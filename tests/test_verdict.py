@@ -11,17 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_timextender import errors
-from airflow_provider_timextender.api import BLANK_GUID, Execution, ExecutionState, JobState, JobStatus, Log
+from airflow_provider_timextender.api import Execution, ExecutionState, JobState, JobStatus, Log
 from airflow_provider_timextender.verdict import (
     ERROR_LINES,
-    LATE,
     LOG_LAG,
     Failed,
     Idle,
     NeverStarted,
     Run,
     Succeeded,
-    Told,
     Waiting,
     conclude,
     for_people,
@@ -354,58 +352,3 @@ def test_an_event_brings_back_its_error(kind: type[errors.TimeXtenderError]) -> 
 def test_an_event_of_another_version_brings_back_the_base_error() -> None:
     with pytest.raises(errors.TimeXtenderError, match="NewerError: why"):
         result_of({"error": "NewerError", "message": "why"}, "succeeded")
-
-
-# --- what has been told ---
-
-
-NOW = START + timedelta(days=10)
-
-
-def tell(told: Told, *executions: Execution) -> Told:
-    for execution in executions:
-        told = told.and_told(execution, NOW)
-    return told
-
-
-def test_each_finished_execution_is_news_once() -> None:
-    first, second = replace(BAD, end=after(10)), replace(GOOD, trigger_id="2", end=after(20))
-    assert Told(START).news([second, GOING, first, first]) == [first, second], "oldest first"
-    told = tell(Told(START), first)
-    assert told.news([first, second]) == [second]
-    assert tell(told, second).news([first, second]) == []
-    assert Told.from_dict(told.to_dict()) == told
-    assert Told(after(20)).news([first, second]) == [second], "the rest is history"
-
-
-def test_executions_by_hand_are_told_apart() -> None:
-    one = replace(GOOD, trigger_id=BLANK_GUID, start=START, end=after(1))
-    other = replace(one, start=after(2), end=after(3))
-    nameless = replace(one, trigger_id=None, start=after(4), end=after(5))
-    assert Told(START).news([one, other, nameless]) == [one, other, nameless]
-
-
-def test_what_shows_up_late_is_news_but_not_for_ever() -> None:
-    told = tell(Told(START), replace(GOOD, end=START + timedelta(days=1)))
-    assert told.since == START + timedelta(days=1) - LATE
-    late = replace(GOOD, trigger_id="2", end=told.since)
-    too_late = replace(GOOD, trigger_id="3", end=told.since - timedelta(seconds=1))
-    assert told.news([late, too_late]) == [late]
-    told = tell(told, late, replace(GOOD, trigger_id="4", end=START + timedelta(days=9)))
-    assert set(told.ends) == {"4"}, "what can be no news any more is forgotten"
-
-
-def test_an_end_that_is_not_understood_is_an_end_and_one_without_a_time_too() -> None:
-    odd = replace(ODD, end=after(1))
-    endless = replace(GOOD, trigger_id="2", start=after(2), end=None)
-    timeless = replace(GOOD, trigger_id="3", end=None)
-    assert Told(START).news([ODD, endless, odd, timeless]) == [odd, endless], "what has no time is history"
-    told = tell(Told(START), odd, endless)
-    assert told.news([odd, endless]) == []
-    assert Told.from_dict(told.to_dict()) == told
-
-
-def test_an_end_in_a_far_future_hides_nothing() -> None:
-    told = tell(Told(START), replace(GOOD, end=NOW + timedelta(days=999)))
-    assert told.since == NOW - LATE
-    assert told.news([replace(GOOD, trigger_id="2", end=NOW)])

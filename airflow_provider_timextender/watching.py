@@ -1,0 +1,489 @@
+"""The watcher of an asset: it tells each execution that ends, whoever started it, and tells it once.
+
+One poll reads the logs, job by job, for all watchers of the same jobs (:meth:`JobFinishedTrigger._watch`).
+Each of them sorts out what is news to it (:class:`Told`), tells one execution, and remembers it when Airflow
+has stored the event. Only then does the poll go on, so that no more than one log is in memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import sys
+from base64 import urlsafe_b64encode
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta, timezone
+from functools import partial
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from airflow.providers.common.compat.triggers import BaseEventTrigger
+from airflow.triggers.base import TriggerEvent
+
+from airflow_provider_timextender import api
+from airflow_provider_timextender.errors import (
+    AnswerTooLarge,
+    InvalidInput,
+    Refused,
+    TimeXtenderError,
+    Unavailable,
+)
+from airflow_provider_timextender.hooks import TimeXtenderHook
+from airflow_provider_timextender.inputs import to_seconds
+from airflow_provider_timextender.polling import every, poll
+
+if TYPE_CHECKING:
+    from airflow_provider_timextender.client import AsyncClient
+
+CLASS_PATH = "airflow_provider_timextender.triggers.JobFinishedTrigger"
+"""Under which name Airflow has stored this trigger since 0.1.0."""
+
+SPACING = 5.0
+"""Seconds between two events of a watcher: for events that come closer together Airflow starts one run only,
+and may show it the first of them only."""
+
+STORE_KEY = "timextender_told"
+"""Where an asset's state store keeps what has been told."""
+
+LATE = 6 * 3600.0
+"""Seconds by which an execution may have ended before the newest known one of its job, and still be news."""
+
+MAX_KNOWN = 800
+"""How many executions a watcher remembers, the newest ones: with the times of 500 jobs that takes less than
+48 KB, and Airflow wants less than 64 KB."""
+
+AHEAD = timedelta(days=1)
+"""By how much a server's clock may be ahead, in whatever zone; a later end is none, as it would make history
+of all others."""
+
+
+# --- what is remembered: the only clock in it is the server's ---
+
+
+class End(NamedTuple):
+    """An execution that has ended.
+
+    :ivar moment: when, in seconds since 1970 by the server's clock; its start if no end is known, else 0.
+    :ivar name: what tells it from the others of its job, in eight characters.
+    """
+
+    moment: float
+    name: str
+    execution: api.Execution
+
+
+def ends_of(executions: Sequence[api.Execution], now: datetime) -> list[End]:
+    """Return what has ended, oldest first."""
+    ends = {}
+    for execution in executions:
+        if execution.is_over:
+            time = execution.end or execution.start
+            moment = max(0.0, time.timestamp()) if time and time < now + AHEAD else 0.0
+            name = _checksum(_name(execution))
+            ends[name] = End(moment, name, execution)
+    return sorted(ends.values(), key=lambda end: end.moment)
+
+
+def ended(job_id: str) -> api.Call[list[End]]:
+    """Ask for what has ended of a job; a long log is sorted where it is parsed, off the event loop."""
+    log = api.executions_so_far(job_id)
+
+    def parse(data: Any, reader: Any) -> list[End]:
+        return ends_of(log.parse(data, reader), datetime.now(timezone.utc))
+
+    return api.Call(log.method, log.path, log.subject, parse, limit=log.limit)
+
+
+def _name(execution: api.Execution) -> str:
+    if execution.trigger_id is not None and not execution.by_hand:
+        return api.canonical(execution.trigger_id)
+    # Executions that were started by hand all carry the same id.
+    times = (execution.start, execution.end)
+    if times == (None, None):
+        return f"{api.canonical(execution.job_id)} {execution.start_problem} {execution.end_problem}"
+    return f"{api.canonical(execution.job_id)} {times[0]} {times[1]}"
+
+
+def _checksum(text: str) -> str:
+    return urlsafe_b64encode(blake2b(text.encode(), digest_size=6).digest()).decode()
+
+
+@dataclass(frozen=True)
+class Known:
+    """Which ended executions of one job are no news.
+
+    :ivar floor: what ended before is history, and if it is not 0, also what has no time.
+    :ivar ends: name -> moment of those that ended since :attr:`since`, or that have no time.
+    """
+
+    floor: float = 0.0
+    ends: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def since(self) -> float:
+        """From when on an end can be news."""
+        return max(self.floor, max(self.ends.values(), default=0.0) - LATE)
+
+    def news(self, ends: Sequence[End]) -> list[End]:
+        """Return those that are not known."""
+        since = self.since
+        return [
+            end
+            for end in ends
+            if end.name not in self.ends and end.moment >= (since if end.moment else self.floor)
+        ]
+
+    def plus(self, ends: Sequence[End]) -> Known:
+        """Return what is known with more; what is history by then needs no name any more."""
+        more = Known(self.floor, {**self.ends, **{end.name: end.moment for end in ends}})
+        since = more.since
+        return replace(more, ends={n: moment for n, moment in more.ends.items() if not 0 < moment < since})
+
+    def after(self, moment: float) -> Known:
+        """Return what is known if all that ended up to a moment is history."""
+        floor = max(self.floor, math.nextafter(moment, math.inf))
+        return Known(floor, {name: end for name, end in self.ends.items() if end > moment})
+
+
+ANY = "*"
+"""Stands for all jobs without an entry of their own, in what 0.1.0 has stored."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a watcher remembers: of each job what is known, by the checksum of its id."""
+
+    jobs: Mapping[str, Known] = field(default_factory=dict)
+
+    def knows(self, job_id: str) -> bool:
+        """Tell whether it is known what is history in a job's log."""
+        return not self.jobs.keys().isdisjoint((_job(job_id), ANY))
+
+    def begun(self, job_id: str, ends: Sequence[End]) -> Told:
+        """Return the memory after a look at a job's log: what the first one shows is history."""
+        if _job(job_id) in self.jobs:
+            return self
+        known = self.jobs.get(ANY)
+        if known is None:
+            return self._with(job_id, Known().plus(ends))
+        moment = {name: end for name, end in known.ends.items() if name == ANY}
+        # What has no time 0.1.0 has neither told nor remembered.
+        history = [end for end in ends if end.name in known.ends or not end.moment]
+        return self._with(job_id, Known(known.floor, moment).plus(history))
+
+    def news(self, job_id: str, ends: Sequence[End]) -> list[End]:
+        """Return what has ended and was not told, oldest first."""
+        return self.jobs[_job(job_id)].news(ends)
+
+    def hides(self, job_id: str, ends: Sequence[End]) -> bool:
+        """Tell whether executions are passed over as they have no time and there are too many to remember."""
+        return self.jobs[_job(job_id)].floor > 0 and any(not end.moment for end in ends)
+
+    def and_told(self, job_id: str, end: End) -> Told:
+        """Return the memory when one more has been told."""
+        return self._with(job_id, self.jobs[_job(job_id)].plus([end]))
+
+    def _with(self, job_id: str, known: Known) -> Told:
+        jobs = {**self.jobs, _job(job_id): known}
+        surplus = sum(len(known.ends) for known in jobs.values()) - MAX_KNOWN
+        if surplus > 0:
+            oldest = sorted((end, job) for job, known in jobs.items() for end in known.ends.values())
+            for job, moment in {job: end for end, job in oldest[:surplus]}.items():
+                jobs[job] = jobs[job].after(moment)
+        return Told(jobs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {"jobs": {job: [known.floor, dict(known.ends)] for job, known in self.jobs.items()}}
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Told:
+        """Return what :meth:`to_dict` stored, or what 0.1.0 did: one memory for all jobs."""
+        if "since" not in stored:
+            return cls({job: Known(floor, ends) for job, (floor, ends) in stored["jobs"].items()})
+        ends = {_checksum(name): _seconds(end) for name, end in stored["ends"].items()}
+        # As if one had been told that makes history of all before that moment.
+        return cls({ANY: Known(0.0, {**ends, ANY: _seconds(stored["since"]) + LATE})})
+
+
+def _job(job_id: str) -> str:
+    return _checksum(api.canonical(job_id))
+
+
+def _seconds(time: str) -> float:
+    return datetime.fromisoformat(time).timestamp()
+
+
+# --- the poll that all watchers of the same jobs share ---
+
+
+@dataclass(eq=False)
+class Found:
+    """What one read of a job's log shows as ended, on its way to the watchers.
+
+    :ivar job_id: ``None`` if nothing was read, and a watcher only gets the time to tell one more.
+    :ivar healed: the log could not be read before.
+    :ivar more: a watcher has more to tell. :ivar when_stored: what is to be done when its event is stored.
+    :ivar passed: all watchers are done with it.
+    """
+
+    job_id: str | None = None
+    ends: Sequence[End] = ()
+    healed: bool = False
+    more: bool = False
+    when_stored: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+    passed: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass
+class Turn:
+    """When a job's log is read.
+
+    :ivar state: what the job did when it was read last. :ivar unread: how many looks ago that was.
+    :ivar rests_until: the time of the event loop before which it is not read.
+    :ivar trouble: why it could not be read, as far as that has been said.
+    :ivar warned: that times in it cannot be read has been said.
+    """
+
+    state: api.JobState | None = None
+    unread: int = sys.maxsize
+    rests_until: float = -math.inf
+    trouble: str = ""
+    warned: bool = False
+
+    def has_come(self, status: api.JobStatus | None, turn: int, now: float) -> bool:
+        """Tell whether the log is to be read at this look; ``turn`` is at how many looks it is anyway."""
+        state = status.state if status else None
+        self.unread += 1
+        if now < self.rests_until or (state is self.state and self.unread < turn):
+            return False
+        # Those that are read together now are not to come together again.
+        self.unread = 0 if state is self.state else random.randrange(turn)
+        self.state = state
+        return True
+
+
+class JobFinishedTrigger(BaseEventTrigger):
+    """Fires for each execution that finishes, whoever started it: for an asset's watcher (Airflow 3).
+
+    The event, which a DAG finds as ``payload`` in the extra of the asset's event, is ``{"job_id",
+    "trigger_id", "state", "start", "end", "duration"}`` with times in ISO 8601 and UTC and the duration in
+    seconds. ``state`` is ``"succeeded"``, ``"failed"``, or ``None`` if the API's word is in no table; the
+    trigger id is the blank guid for an execution that was started by hand.
+
+    On Airflow 3.3 and later the executions that have been told are remembered with the asset, and only after
+    Airflow has stored the event: a restart loses none, and tells one twice if it happens within the second
+    or two in between, or if the memory could not be stored. On older versions the trigger begins anew with
+    each restart.
+
+    :param job_ids: the jobs to watch. :param job_names: the same by exact name. Neither stands for all jobs.
+    :param states: the ends to fire for, for example ``["succeeded"]``; ``None`` for any.
+    :param timextender_conn_id: the Airflow connection.
+    :param poll_interval: seconds between two looks at the status of all jobs. A job's log is read when its
+        status has changed, and in turn, so that what begins and ends between two looks is found as well.
+    """
+
+    asset_state_store: Any = None
+    """Set by Airflow 3.3 and later."""
+
+    def __init__(
+        self,
+        *,
+        job_ids: Sequence[str] | None = None,
+        job_names: Sequence[str] | None = None,
+        states: Sequence[str] | None = None,
+        timextender_conn_id: str = TimeXtenderHook.default_conn_name,
+        poll_interval: float = 60,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.job_ids = [api.guid(job_id, "job id") for job_id in job_ids] if job_ids else None
+        self.job_names = list(job_names) if job_names else None
+        if unknown := set(states or ()) - {"succeeded", "failed"}:
+            raise InvalidInput(f"states has {sorted(unknown)}; it takes 'succeeded' and 'failed'.")
+        self.states = sorted(set(states)) if states else None
+        self.timextender_conn_id = timextender_conn_id
+        self.poll_interval = to_seconds(poll_interval, "poll_interval")
+        self._named: list[str] | None = None if job_names else []
+        self._hidden: set[str] = set()
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return what Airflow stores."""
+        return CLASS_PATH, {
+            "job_ids": self.job_ids,
+            "job_names": self.job_names,
+            "states": self.states,
+            "timextender_conn_id": self.timextender_conn_id,
+            "poll_interval": self.poll_interval,
+        }
+
+    def shared_stream_key(self) -> Hashable:
+        """Tell with whom the poll is shared (Airflow 3.3 and later)."""
+        jobs = (tuple(self.job_ids or ()), tuple(self.job_names or ()))
+        return (CLASS_PATH, self.timextender_conn_id, self.poll_interval, jobs)
+
+    @classmethod
+    def create_shared_stream_producer(cls, kwargs: dict[str, Any]) -> Any:
+        """Return what polls, and hears when events have been stored (Airflow 3.3 and later)."""
+        from airflow.triggers.shared_stream import SharedStreamProducer
+
+        class Producer(SharedStreamProducer):
+            async def open_stream(self) -> AsyncIterator[tuple[Found, Found]]:
+                async with aclosing(cls(**kwargs)._watch()) as stream:
+                    async for found in stream:
+                        yield found, found
+                        await found.passed.wait()
+
+            async def advance(self, batch: Sequence[Any]) -> None:
+                for item in batch:
+                    if not item.outcome.failed:
+                        for store in item.broker_payload.when_stored:
+                            await store()
+                    item.broker_payload.passed.set()
+
+        return Producer()
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Watch with a poll of one's own, and without a memory (Airflow 3.0 to 3.2)."""
+        async with aclosing(self._watch()) as stream:
+            async for event in self.filter_shared_stream(stream):
+                yield event
+
+    async def filter_shared_stream(self, shared_stream: AsyncIterator[Found]) -> AsyncIterator[TriggerEvent]:
+        """Yield an event for each execution that has not been told yet, at most one for each thing found."""
+        told = remembered = await self._recall()
+        backlog: dict[tuple[str, str], End] = {}
+        clock = asyncio.get_running_loop().time
+        last = -math.inf
+        async for found in shared_stream:
+            if found.job_id is not None:
+                told = self._take(told, found.job_id, found, backlog)
+            for (job_id, name), end in list(backlog.items()):
+                event = end.execution.to_dict()
+                wanted = self.states is None or event["state"] in self.states
+                if wanted:
+                    await asyncio.sleep(max(0.0, last + SPACING - clock()))
+                    last = clock()
+                    yield TriggerEvent(event)
+                told = told.and_told(job_id, end)
+                del backlog[job_id, name]
+                if wanted:
+                    break
+            found.more = found.more or bool(backlog)
+            if told is not remembered:
+                found.when_stored.append(partial(self._remember, told))
+                remembered = told
+
+    def _take(self, told: Told, job_id: str, found: Found, backlog: dict[tuple[str, str], End]) -> Told:
+        if found.healed and not told.knows(job_id):
+            self.log.warning("TimeXtender job %s: what ended before this look is not told.", job_id)
+        told = told.begun(job_id, found.ends)
+        if told.hides(job_id, found.ends) and job_id not in self._hidden:
+            self._hidden.add(job_id)
+            self.log.warning(
+                "TimeXtender job %s: its executions without a readable time are not told, as there are more "
+                "of them than can be remembered.",
+                job_id,
+            )
+        for end in told.news(job_id, found.ends):
+            backlog.setdefault((job_id, end.name), end)
+        return told
+
+    async def _recall(self) -> Told:
+        try:
+            stored: Any = await self.asset_state_store.aget(STORE_KEY) if self.asset_state_store else None
+        except ValueError as error:
+            # Two assets with equal watchers share one trigger, and then there is no one place to remember.
+            self.log.warning("Nothing is remembered over a restart: %s", error)
+            self.asset_state_store = None
+            stored = None
+        return Told.from_dict(stored) if stored else Told()
+
+    async def _remember(self, told: Told) -> None:
+        if self.asset_state_store:
+            try:
+                await self.asset_state_store.aset(STORE_KEY, told.to_dict())
+            except Exception:
+                # The next time stores all of it; an exception would end the watch of all that share the poll.
+                self.log.warning("What has been told could not be remembered", exc_info=True)
+
+    async def _watch(self) -> AsyncGenerator[Found, None]:
+        """Read the logs whose turn has come, look for look, for ever."""
+        clock = asyncio.get_running_loop().time
+        turns: dict[str, Turn] = {}
+        said = ""
+        async with aclosing(poll(self.timextender_conn_id, self.poll_interval)) as snapshots:
+            async for snapshot in snapshots:
+                problem, client, found = snapshot.problem, snapshot.client, Found()
+                jobs: dict[str, api.JobStatus | None] = {}
+                if problem is None and client is not None:
+                    try:
+                        jobs = await self._jobs(client, snapshot.statuses)
+                    except TimeXtenderError as error:
+                        problem = error
+                if str(problem or "") != said:
+                    said = str(problem or "")
+                    self.log.warning("%s", said or "The jobs can be looked at again.")
+                length = every(len(jobs), self.poll_interval)
+                for job_id, status in jobs.items():
+                    turn = turns.setdefault(job_id, Turn())
+                    if client is not None and turn.has_come(status, length, clock()):
+                        read = await self._read(client, job_id, status, turn)
+                        if read is not None:
+                            found = read
+                            yield found
+                while found.more:
+                    found = Found()
+                    yield found
+
+    async def _jobs(
+        self, client: AsyncClient, statuses: Mapping[str, api.JobStatus]
+    ) -> dict[str, api.JobStatus | None]:
+        """Return the jobs to look at, each with its status if there is one."""
+        if self._named is None:
+            jobs = await client.read(api.list_jobs())
+            self._named = [api.find_job(jobs, name).id for name in self.job_names or ()]
+        watched = [*(self.job_ids or ()), *self._named] or [status.job_id for status in statuses.values()]
+        by_id = {api.canonical(job_id): job_id for job_id in watched}
+        return {job_id: statuses.get(key) for key, job_id in by_id.items()}
+
+    async def _read(
+        self, client: AsyncClient, job_id: str, status: api.JobStatus | None, turn: Turn
+    ) -> Found | None:
+        """Read one job's log; what is wrong with it keeps no other job from being told."""
+        try:
+            ends = await client.read(ended(job_id))
+        except TimeXtenderError as error:
+            # A single 404 may be a gateway's: taken for an empty log, it would make news of a whole history.
+            # Twice, it stands for the log of a job that has never run.
+            missing = isinstance(error, Refused) and error.status == 404 and status is not None
+            again = str(error) == turn.trouble
+            self._pass_over(job_id, error, turn)
+            return Found(job_id, healed=True) if missing and again else None
+        healed = bool(turn.trouble)
+        if healed:
+            self.log.warning("TimeXtender job %s: its log can be read again.", job_id)
+            turn.trouble = ""
+        problems = filter(None, (end.execution.end_problem or end.execution.start_problem for end in ends))
+        if not turn.warned and (problem := next(problems, None)):
+            turn.warned = True
+            self.log.warning("TimeXtender job %s: %s Its executions are told without.", job_id, problem)
+        return Found(job_id, ends, healed)
+
+    def _pass_over(self, job_id: str, error: TimeXtenderError, turn: Turn) -> None:
+        until = "its turn comes again"
+        if isinstance(error, AnswerTooLarge):
+            turn.rests_until, until = math.inf, "this watcher is started anew"
+        elif isinstance(error, Unavailable):
+            turn.rests_until = asyncio.get_running_loop().time() + (error.retry_after or 0)
+        if str(error) != turn.trouble:
+            turn.trouble = str(error)
+            self.log.warning(
+                "TimeXtender job %s: its log cannot be read, so that what has ended is not told. It is not "
+                "asked for before %s. %s",
+                job_id,
+                until,
+                error,
+            )
