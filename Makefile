@@ -10,10 +10,13 @@ BENCH = $(VENV)/bench
 # How many tasks wait, and how many seconds pass between two looks, for bench-waiting
 SIZES ?= 1 10 100 500 2000 10000
 INTERVAL ?= 5
+# How many jobs are watched, for bench-watching
+JOBS ?= 1 10 60
 # How many random lives of a task, for chaos and dialects
 SEEDS ?= 200
 
-.PHONY: help demo test test-oldest test-live lint types docs build check clean constraints bench-waiting chaos dialects
+.PHONY: help demo test test-oldest test-live lint types docs build check clean constraints
+.PHONY: bench-waiting bench-watching chaos dialects
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -83,6 +86,9 @@ $(BENCH)/.installed: $(INSTALLED) constraints/bench.txt
 
 bench-waiting: $(BENCH)/.installed ## Compare what waiting costs with other providers (SIZES='1 100', INTERVAL=5)
 	@$(BENCH)/bin/python benchmarks/waiting.py --sizes $(SIZES) --interval $(INTERVAL)
+
+bench-watching: $(INSTALLED) ## Show what it costs to watch jobs with large logs (JOBS='1 60')
+	@$(BIN)/python benchmarks/watching.py --jobs $(JOBS)
 
 constraints: $(INSTALLED) ## Pin the newest versions that fit, for all supported Pythons and both ends of Airflow
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate --upgrade \
