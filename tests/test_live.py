@@ -163,7 +163,13 @@ def test_each_execution_outside_airflow_starts_one_run_through_the_death_of_the_
         return [trigger_id for (value,) in rows for trigger_id in json.loads(value)]
 
     until(lambda: "live_watched" in airflow.dag_ids(), 60, "the DAG")
-    time.sleep(3)  # the watcher looks at what there was
+    log = f"/{simulator.job('watched').id}/logs"
+    until(
+        lambda: any(request.path.endswith(log) for request in list(simulator.requests)),
+        60,
+        "the watcher's look at what there was",
+    )
+    time.sleep(1)
     executions = [simulator.run("watched")]
     until(lambda: len(told()) == 1, 60, "the first run")
     executions.append(simulator.run("watched"))
