@@ -34,6 +34,7 @@ from airflow_provider_timextender.errors import (
 from airflow_provider_timextender.hooks import TimeXtenderHook
 from airflow_provider_timextender.inputs import to_seconds
 from airflow_provider_timextender.polling import every, poll
+from airflow_provider_timextender.verdict import judge_job
 
 if TYPE_CHECKING:
     from airflow_provider_timextender.client import AsyncClient
@@ -87,12 +88,29 @@ def ends_of(executions: Sequence[api.Execution], now: datetime) -> list[End]:
     return sorted(ends.values(), key=lambda end: end.moment)
 
 
-def ended(job_id: str) -> api.Call[list[End]]:
-    """Ask for what has ended of a job; a long log is sorted where it is parsed, off the event loop."""
+class Seen(NamedTuple):
+    """What one read of a job's log shows.
+
+    :ivar ends: what has ended, oldest first.
+    :ivar times: why a time of it is not understood; ``None`` if all are.
+    :ivar state: why it is not known of an execution whether it has ended; ``None`` if it is of all.
+    """
+
+    ends: Sequence[End]
+    times: str | None
+    state: str | None
+
+
+def seen_of(job_id: str) -> api.Call[Seen]:
+    """Ask what a job's log shows; a long one is sorted where it is parsed, off the event loop."""
     log = api.executions_so_far(job_id)
 
-    def parse(data: Any, reader: Any) -> list[End]:
-        return ends_of(log.parse(data, reader), datetime.now(timezone.utc))
+    def parse(data: Any, reader: Any) -> Seen:
+        executions = log.parse(data, reader)
+        times = filter(None, (e.end_problem or e.start_problem for e in executions))
+        states = (e.problem for e in executions if e.state is None and not e.is_over)
+        now = datetime.now(timezone.utc)
+        return Seen(ends_of(executions, now), next(times, None), next(states, None))
 
     return api.Call(log.method, log.path, log.subject, parse, limit=log.limit)
 
@@ -245,14 +263,14 @@ class Turn:
     :ivar state: what the job did when it was read last. :ivar unread: how many looks ago that was.
     :ivar rests_until: the time of the event loop before which it is not read.
     :ivar trouble: why it could not be read, as far as that has been said.
-    :ivar warned: that times in it cannot be read has been said.
+    :ivar said: what has been said of what it shows.
     """
 
     state: api.JobState | None = None
     unread: int = sys.maxsize
     rests_until: float = -math.inf
     trouble: str = ""
-    warned: bool = False
+    said: set[str] = field(default_factory=set)
 
     def has_come(self, status: api.JobStatus | None, turn: int, now: float) -> bool:
         """Tell whether the log is to be read at this look; ``turn`` is at how many looks it is anyway."""
@@ -447,14 +465,16 @@ class JobFinishedTrigger(BaseEventTrigger):
             self._named = [api.find_job(jobs, name).id for name in self.job_names or ()]
         watched = [*(self.job_ids or ()), *self._named] or [status.job_id for status in statuses.values()]
         by_id = {api.canonical(job_id): job_id for job_id in watched}
-        return {job_id: statuses.get(key) for key, job_id in by_id.items()}
+        found = ((job_id, statuses.get(key)) for key, job_id in by_id.items())
+        # Asked for as the API itself writes it, which may compare letter by letter.
+        return {status.job_id if status else job_id: status for job_id, status in found}
 
     async def _read(
         self, client: AsyncClient, job_id: str, status: api.JobStatus | None, turn: Turn
     ) -> Found | None:
         """Read one job's log; what is wrong with it keeps no other job from being told."""
         try:
-            ends = await client.read(ended(job_id))
+            seen = await client.read(seen_of(job_id))
         except TimeXtenderError as error:
             # A single 404 may be a gateway's: taken for an empty log, it would make news of a whole history.
             # Twice, it stands for the log of a job that has never run.
@@ -466,11 +486,15 @@ class JobFinishedTrigger(BaseEventTrigger):
         if healed:
             self.log.warning("TimeXtender job %s: its log can be read again.", job_id)
             turn.trouble = ""
-        problems = filter(None, (end.execution.end_problem or end.execution.start_problem for end in ends))
-        if not turn.warned and (problem := next(problems, None)):
-            turn.warned = True
-            self.log.warning("TimeXtender job %s: %s Its executions are told without.", job_id, problem)
-        return Found(job_id, ends, healed)
+        busy = status is not None and judge_job(status) is not None
+        for what, problem in (
+            ("Its executions are told without.", seen.times),
+            ("An execution of which this is all that is known is not told.", None if busy else seen.state),
+        ):
+            if problem and what not in turn.said:
+                turn.said.add(what)
+                self.log.warning("TimeXtender job %s: %s %s", job_id, problem, what)
+        return Found(job_id, seen.ends, healed)
 
     def _pass_over(self, job_id: str, error: TimeXtenderError, turn: Turn) -> None:
         until = "its turn comes again"
