@@ -16,7 +16,7 @@ JOBS ?= 1 10 60
 SEEDS ?= 200
 
 .PHONY: help demo test test-oldest test-live lint types docs build check clean constraints
-.PHONY: bench-waiting bench-watching chaos dialects
+.PHONY: bench-waiting bench-watching bench-logs chaos dialects
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -89,6 +89,9 @@ bench-waiting: $(BENCH)/.installed ## Compare what waiting costs with other prov
 
 bench-watching: $(INSTALLED) ## Show what it costs to watch jobs with large logs (JOBS='1 60')
 	@$(BIN)/python benchmarks/watching.py --jobs $(JOBS)
+
+bench-logs: $(INSTALLED) ## Count what tasks read of logs of 1, 60 and 100 MB, the limit being 64 MiB
+	@$(BIN)/python benchmarks/large_logs.py
 
 constraints: $(INSTALLED) ## Pin the newest versions that fit, for all supported Pythons and both ends of Airflow
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate --upgrade \
