@@ -19,7 +19,7 @@ SEEDS ?= 200
 .PHONY: bench-waiting bench-watching bench-logs chaos dialects
 
 help: ## Show the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
 
 $(INSTALLED): pyproject.toml constraints/dev.txt
 	$(PYTHON) -m venv $(VENV)
