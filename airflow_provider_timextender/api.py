@@ -17,7 +17,7 @@ import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta, timezone, tzinfo
+from datetime import datetime, timezone, tzinfo
 from email.utils import parsedate_to_datetime
 from enum import Enum
 from functools import cached_property, lru_cache
@@ -404,10 +404,6 @@ class Log:
         }
 
 
-_LONG_BEFORE = timedelta(days=1)
-"""What started so long before a request is not its execution."""
-
-
 @dataclass(frozen=True)
 class Execution:
     """One execution of a job, with its log.
@@ -434,10 +430,6 @@ class Execution:
     def is_under(self, trigger_id: str) -> bool:
         """Tell whether it is the one that was started under a trigger id."""
         return self.trigger_id is not None and canonical(self.trigger_id) == canonical(trigger_id)
-
-    def may_have_begun_by(self, request: datetime) -> bool:
-        """Tell whether a request of that moment may have started it, whatever the server's clock and zone."""
-        return self.start is None or self.start > request - _LONG_BEFORE
 
     @property
     def by_hand(self) -> bool:
@@ -569,7 +561,9 @@ class _Reader:
         """Return a time, or None and why one that is there is not understood."""
         value = self.get(obj, entry)
         time = parse_time(value, self.zone)
-        if time is not None or _is_no_time(value):
+        if _is_no_time(value) or (time is not None and time < _FIRST_TIME):
+            return None, None
+        if time is not None:
             return time, None
         return None, (
             f"{entry} is {_short(value)}, which is no time that is understood (ISO 8601 is). If another "
@@ -651,11 +645,13 @@ def _execution(obj: Mapping[str, Any], reader: _Reader, job_id: str) -> Executio
     start, start_problem = reader.time(obj, "execution.start")
     end, end_problem = reader.time(obj, "execution.end")
     if start is not None and end is not None and end < start:
-        # When clocks are set back, an hour of local times comes twice; this end is in the second then.
-        end = parse_time(reader.get(obj, "execution.end"), reader.zone, fold=1)
+        # When clocks are set back, an hour of local times comes twice; this end is in the second then, or is
+        # none: a date that nobody has set yet.
+        second = parse_time(reader.get(obj, "execution.end"), reader.zone, fold=1)
+        end = second if second is not None and second >= start else None
     state, problem = reader.meaning(obj, "execution.state", "states")
-    word = reader.get(obj, "execution.state")
-    if state not in (None, "running") and end is None and end_problem is None and _is_code(word):
+    word = next((w for w in reader.vocabulary.members(obj, "execution.state") if w != ""), None)
+    if state not in (None, "running") and end is None and _is_code(word):
         # It may be the default of a number that nobody has set yet.
         code = f"execution.state is {_short(word)}, and a number says nothing while there is no end."
         state, problem = None, f"{code} {reader.missing(obj, 'execution.end')}"
@@ -674,7 +670,7 @@ def _execution(obj: Mapping[str, Any], reader: _Reader, job_id: str) -> Executio
     )
 
 
-_OF_EXECUTIONS = ("execution.state", "execution.start", "execution.end", "execution.logs")
+_OF_EXECUTIONS = ("execution.start", "execution.end", "execution.logs")
 
 
 def _refuse_an_entry(obj: Mapping[str, Any], reader: _Reader) -> None:
@@ -695,14 +691,18 @@ def _is_code(word: Any) -> bool:
     return re.fullmatch(r"\s*-?\d+\s*", str(word)) is not None
 
 
+_FIRST_TIME = datetime(1990, 1, 1, tzinfo=timezone.utc)
+"""No execution is older; what is earlier is what a date has before somebody sets it, 1900 or 1970, say."""
+
+
 def _is_no_time(value: Any) -> bool:
-    """Tell whether a value says "not yet": nothing, or the first or last year of .NET."""
+    """Tell whether a value says "not yet": nothing, zero, or the first or last year of .NET."""
     if isinstance(value, (int, float)):
         return value <= 0
-    return value is None or not str(value).strip() or str(value).startswith(_NO_TIMES)
+    return value is None or str(value).strip() in ("", "0", "00:00:00") or bool(_NO_TIME.match(str(value)))
 
 
-_NO_TIMES = ("0001-", "9999-", "/Date(-62135")
+_NO_TIME = re.compile(r"0001-|9999-|01/01/0001|/Date\((0|-\d+)\)")
 
 
 def _trigger_id(value: Any) -> str | None:
@@ -743,6 +743,9 @@ class Call(Generic[T]):
     absent: Callable[[], T] | None = field(repr=False, default=None)
     limit: int = _MIB
 
+
+LIST_OF = "list of "
+"""Stands before the subject of a call of which it is only known that it is answered with a list."""
 
 _LIST_LIMIT = 16 * _MIB
 """Fifty thousand jobs of 300 bytes each."""

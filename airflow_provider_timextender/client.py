@@ -26,7 +26,7 @@ from requests.auth import AuthBase
 from urllib3 import exceptions as urllib3
 
 from airflow_provider_timextender import __version__
-from airflow_provider_timextender.api import Call, plain, read
+from airflow_provider_timextender.api import LIST_OF, Call, plain, read
 from airflow_provider_timextender.bounds import IN_ALL, BoundedAdapter
 from airflow_provider_timextender.connection import Settings
 from airflow_provider_timextender.errors import (
@@ -106,14 +106,17 @@ class Client:
 
     :param settings: the checked connection.
     :param max_unreachable: seconds for which a read that could not be served is repeated.
+    :param understood: the subjects of calls that have been answered in the right shape before.
     """
 
-    def __init__(self, settings: Settings, *, max_unreachable: float) -> None:
+    def __init__(
+        self, settings: Settings, *, max_unreachable: float, understood: set[str] | None = None
+    ) -> None:
         self._settings = settings
         self._auth = _ApiKey(settings)
         self._session = requests.Session()
         self._max_unreachable = max_unreachable
-        self._understood: set[str] = set()
+        self._understood = set() if understood is None else understood
         self._repeat = tenacity.Retrying(**_repeat_rule(max_unreachable))
 
     def __enter__(self) -> Client:
@@ -216,15 +219,18 @@ class AsyncClient:
 
     :param settings: the checked connection.
     :param max_unreachable: seconds for which a read that could not be served is repeated.
+    :param understood: the subjects of calls that have been answered in the right shape before.
     """
 
-    def __init__(self, settings: Settings, *, max_unreachable: float) -> None:
+    def __init__(
+        self, settings: Settings, *, max_unreachable: float, understood: set[str] | None = None
+    ) -> None:
         self.settings = settings
         self._session: aiohttp.ClientSession | None = None
         self._repeat = tenacity.AsyncRetrying(**_repeat_rule(max_unreachable))
         self._proxy = _proxy_for(settings)
         self._turns = asyncio.Semaphore(CONNECTIONS)
-        self._understood: set[str] = set()
+        self.understood = set() if understood is None else understood
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -277,7 +283,7 @@ class AsyncClient:
         except Exception as error:  # noqa: BLE001 - as above
             failure = _async_failure(error, where, self.settings)
         else:
-            parse = partial(_read, call, incoming, self.settings, self._understood)
+            parse = partial(_read, call, incoming, self.settings, self.understood)
             return await asyncio.to_thread(parse) if incoming.size > _LARGE else parse()
         # As in Client: raised out here, without the request in its context.
         raise failure
@@ -332,18 +338,24 @@ def _context(bundle: str, changed: float) -> ssl.SSLContext:
 def _read(call: Call[T], incoming: Incoming, settings: Settings, understood: set[str]) -> T:
     """Return what an answer says.
 
-    :param understood: the subjects of calls to which an answer has been understood before. JSON of another
-        shape is then a passing oddity, such as a gateway's word about its maintenance.
+    :param understood: the subjects of calls that have been answered in the right shape before. JSON of
+        another shape is then a passing oddity, such as a gateway's word about its maintenance. An empty list
+        says only that it is a list.
     """
+    answer = incoming.answer(settings)
+    is_list = answer.body[:100].lstrip()[:1] == b"["
     try:
-        found = read(call, incoming.answer(settings), settings.vocabulary, settings.timezone)
+        found = read(call, answer, settings.vocabulary, settings.timezone)
     except ContractError as error:
-        if call.subject not in understood or isinstance(error, AnswerTooLarge):
+        oddity = call.subject in understood or (LIST_OF + call.subject in understood and not is_list)
+        if isinstance(error, AnswerTooLarge) or not oddity:
             raise
         problem = str(error)
     else:
-        if found:  # an empty list tells nothing about the shape of what it may hold
+        if found:
             understood.add(call.subject)
+        if is_list:
+            understood.add(LIST_OF + call.subject)
         return found
     raise UnreadableAnswer(problem)
 

@@ -80,6 +80,7 @@ class DefersMixin(BaseOperator):
                 execution_deadline=iso(deadline),
                 max_unreachable=max_unreachable,
                 known_key=known_key,
+                resumed=run.resumed or run.active_at is not None,
                 end_with=None if maps or returns is None else self.end_with(returns),
             ),
             method_name=method_name,

@@ -257,7 +257,8 @@ class DurableSubmit:
         why = waiting.why if waiting else None
         last = last_started(executions, since)
         if why is None and last is not None and last.state is not ExecutionState.FAILED:
-            why = f"Execution {last.trigger_id} has begun since the DAG run did, and has not failed."
+            begun = "has begun since the DAG run did" if last.start else "has begun nobody knows when"
+            why = f"Execution {last.trigger_id} {begun}, and has not failed."
         if why is not None:
             raise SubmissionUncertain(
                 f"An earlier try of this task may have queued {self._job}, or have ended before. {why} It is "

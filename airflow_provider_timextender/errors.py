@@ -18,6 +18,11 @@ class TimeXtenderError(Exception):
     retry_helps: ClassVar[bool] = True
     """A later try of the Airflow task can end differently, and does no harm."""
 
+    @property
+    def may_pass(self) -> bool:
+        """Whether a wait bears it for a while, once a look has succeeded."""
+        return self.transient
+
 
 class InvalidInput(TimeXtenderError, ValueError):
     """An argument or a connection field is unusable; nothing was sent."""
@@ -58,6 +63,11 @@ class Refused(TimeXtenderError):
     def __init__(self, message: str, *, status: int | None = None) -> None:
         super().__init__(message)
         self.status = status
+
+    @property
+    def may_pass(self) -> bool:
+        """It may be the word of a maintenance, or of a gateway that restarts."""
+        return True
 
     @property
     def of_the_key(self) -> bool:

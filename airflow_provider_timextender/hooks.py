@@ -59,6 +59,8 @@ class TimeXtenderHook(BaseHook):
         super().__init__()
         self.timextender_conn_id = timextender_conn_id
         self.max_unreachable = max_unreachable
+        self.understood: set[str] = set()
+        """The subjects of calls to which the API has answered in the right shape, with whatever client."""
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
@@ -98,7 +100,7 @@ class TimeXtenderHook(BaseHook):
         """Return a new client; the methods of this hook share one of their own."""
         from airflow_provider_timextender.client import Client
 
-        return Client(self.settings, max_unreachable=self.max_unreachable)
+        return Client(self.settings, max_unreachable=self.max_unreachable, understood=self.understood)
 
     async def get_async_conn(self) -> AsyncClient:
         """Return a new client for an event loop; the connection is read without blocking it.
@@ -117,10 +119,10 @@ class TimeXtenderHook(BaseHook):
             fields = settings(await get_async_connection(self.timextender_conn_id))
         except InvalidInput:
             raise
-        except Exception as error:  # noqa: BLE001 - as above
+        except Exception as error:  # noqa: BLE001 - whatever keeps a connection may raise it
             problem = self._no_connection(error)
         else:
-            return AsyncClient(fields, max_unreachable=self.max_unreachable)
+            return AsyncClient(fields, max_unreachable=self.max_unreachable, understood=self.understood)
         raise problem
 
     def get_jobs(self) -> list[api.Job]:
@@ -175,11 +177,9 @@ class TimeXtenderHook(BaseHook):
         """
         if trigger_id is None:
             return self._client.read(api.job_logs(job_id))
-        for call in (api.if_any(api.job_logs(job_id, trigger_id)), api.job_logs(job_id)):
-            found = [e for e in self._client.read(call) if e.is_under(trigger_id)]
-            if found:
-                break
-        return found
+        filtered = self._client.read(api.if_any(api.job_logs(job_id, trigger_id)))
+        found = [e for e in filtered if e.is_under(trigger_id)]
+        return found or [e for e in self._client.read(api.job_logs(job_id)) if e.is_under(trigger_id)]
 
     def iter_job_logs(self, job_id: str, trigger_id: str | None = None) -> Iterator[api.Log]:
         """Yield the log entries of a job's executions, or of the one under a trigger id.
@@ -208,8 +208,8 @@ class TimeXtenderHook(BaseHook):
         :return: the run to look at next time, and the verdict.
         """
 
-        async def read(call: api.Call[T]) -> T:
-            return self._client.read(call, patience=patience)
+        async def read(call: api.Call[T], *, once: bool = False) -> T:
+            return self._client.read(call, patience=0 if once else patience)
 
         def look_once() -> tuple[Run, Verdict]:
             return run_through(look(run, read, every=every, warn=self.log.warning))
@@ -240,13 +240,13 @@ class TimeXtenderHook(BaseHook):
         return self._client.read(api.executions_so_far(job_id), patience=patience)
 
     def _bear_refusals(self, look: Callable[[], T], patience: float) -> T:
-        """Look, again and again while the API refuses."""
+        """Look, again and again while the API refuses, or nobody can tell its address and key."""
         import tenacity
 
         from airflow_provider_timextender import client
 
         repeat = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(Refused),
+            retry=tenacity.retry_if_exception(lambda e: isinstance(e, TimeXtenderError) and e.may_pass),
             wait=client.BACKOFF,
             stop=tenacity.stop_before_delay(min(patience, self.max_unreachable)),
             before_sleep=self._after_refusal,
@@ -257,7 +257,7 @@ class TimeXtenderHook(BaseHook):
 
     def _after_refusal(self, state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
-        self.log.warning("The API has refused to answer, and is asked again: %s", error)
+        self.log.warning("The API is asked again: %s", error)
         if isinstance(error, Refused) and error.of_the_key:
             # The key may have been changed in the connection.
             self.__dict__.pop("settings", None)

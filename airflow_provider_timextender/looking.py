@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from typing import Any, Protocol, TypeVar
 
 from airflow_provider_timextender.api import Call, Execution, JobStatus, if_any, job_logs, job_status
-from airflow_provider_timextender.errors import AnswerTooLarge
+from airflow_provider_timextender.errors import TimeXtenderError
 from airflow_provider_timextender.verdict import Run, Verdict, judge, say_passed_over
 
 T = TypeVar("T")
@@ -20,8 +20,8 @@ T = TypeVar("T")
 class Read(Protocol):
     """Carries a call that changes nothing."""
 
-    async def __call__(self, call: Call[T], /) -> T:
-        """Return what the answer says, or raise an error of :mod:`~.errors`."""
+    async def __call__(self, call: Call[T], /, *, once: bool = False) -> T:
+        """Return what the answer says, or raise an error of :mod:`~.errors`; ``once`` without repeats."""
 
 
 def run_through(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -74,10 +74,12 @@ async def _read_log(run: Run, read: Read, at: datetime) -> tuple[Run, list[Execu
     executions = await read(if_any(job_logs(run.job_id, run.trigger_id)))
     if any(e.is_under(run.trigger_id) for e in executions) or not run.doubts_the_filter(at):
         return run, executions
+    in_vain = run.has_waited_in_vain(at)
     try:
-        executions = await read(whole_log)
-    except AnswerTooLarge:
+        executions = await read(whole_log, once=not in_vain)
+    except TimeXtenderError:
         # While there is time, the filtered log may still show the execution.
-        if run.has_waited_in_vain(at):
+        if in_vain:
             raise
-    return replace(run, compared=True, whole=any(e.is_under(run.trigger_id) for e in executions)), executions
+    whole = any(e.is_under(run.trigger_id) for e in executions)
+    return replace(run, compared_at=at, whole=whole), executions

@@ -262,7 +262,9 @@ class ExecuteJobOperator(DefersMixin):
         try:
             self._tell(context, job_id, trigger_id)
             if limits.wait:
-                run = Run(job_id, trigger_id, datetime.now(timezone.utc), limits.start_timeout)
+                now = datetime.now(timezone.utc)
+                resumed = memory.record is not None and memory.record.number != memory.tries.number
+                run = Run(job_id, trigger_id, now, limits.start_timeout, resumed=resumed)
                 self._wait(context, run, limits)
         except AirflowTaskTimeout:
             self._fail(ExecutionTimeout("execution_timeout is over."), job_id, trigger_id)
@@ -385,12 +387,12 @@ class ExecuteJobOperator(DefersMixin):
     def _wait(self, context: Context, run: Run, limits: _Limits) -> None:
         if not self.deferrable:
             verdict = self._look_until_over(context, run, limits.interval, limits.timeout)
-        elif (over := self._look_before_deferring(context, run)) is not None:
-            verdict = over
+        elif not isinstance(left := self._look_before_deferring(context, run), Run):
+            verdict = left
         else:
             self.defer_to_trigger(
                 context,
-                run,
+                left,
                 poll_interval=limits.interval,
                 timeout=limits.timeout,
                 max_unreachable=self.hook.max_unreachable,
@@ -401,16 +403,19 @@ class ExecuteJobOperator(DefersMixin):
             exhaust(relay(verdict.execution, self.log))
         conclude(verdict)
 
-    def _look_before_deferring(self, context: Context, run: Run) -> Final | None:
+    def _look_before_deferring(self, context: Context, run: Run) -> Final | Run:
+        """Return what it has come to, or else what is left to wait for."""
         try:
-            _, verdict = TimeXtenderHook(self.timextender_conn_id, max_unreachable=0).look(run)
+            run, verdict = TimeXtenderHook(self.timextender_conn_id, max_unreachable=0).look(run)
         except TimeXtenderError as error:
+            if not error.may_pass:
+                raise
             self.log.warning("The trigger will look again: %s", error)
-            return None
+            return run
         if not isinstance(verdict, Waiting):
             return verdict
         self._say(context, run, verdict)
-        return None
+        return run
 
     def _look_until_over(self, context: Context, run: Run, interval: float, timeout: float) -> Final:
         deadline = time.monotonic() + timeout
@@ -422,7 +427,7 @@ class ExecuteJobOperator(DefersMixin):
                 run, verdict = self.hook.look(run, every=every, looked=True, patience=max(0.0, left))
             except TimeXtenderError as error:
                 # With less than max_unreachable left it is the timeout that ends the wait.
-                if not error.transient or left >= self.hook.max_unreachable:
+                if not error.may_pass or left >= self.hook.max_unreachable:
                     raise
                 verdict = Waiting("unreachable", str(error))
             if not isinstance(verdict, Waiting):

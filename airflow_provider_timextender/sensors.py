@@ -21,6 +21,7 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
+from airflow_provider_timextender.api import LIST_OF
 from airflow_provider_timextender.deferral import DefersMixin, worker_has_to_tell
 from airflow_provider_timextender.errors import ExecutionTimeout, TimeXtenderError, WaitTimeout
 from airflow_provider_timextender.hooks import TimeXtenderHook, no_vain_retry
@@ -137,7 +138,6 @@ class JobStatusSensor(DefersMixin, BaseSensorOperator):
             "poll_interval": self.poke_interval or MIN_INTERVAL,
             "timeout": self.timeout,
             "max_unreachable": self.max_unreachable,
-            "end_with": self.end_with("result"),
         }
         if self.trigger_id is not NOT_GIVEN:
             arguments["trigger_id"] = self.trigger_id
@@ -154,6 +154,7 @@ class JobStatusSensor(DefersMixin, BaseSensorOperator):
         missing = self.trigger_id is None or self.completed_after is None  # a worker says so
         possible = hasattr(BaseTrigger, "render_template_fields") and not worker_is_needed and not missing
         if possible and all(map(_is_known_in_triggerer, arguments.values())) and not worker_has_to_tell():
+            arguments["end_with"] = self.end_with("result")
             self.start_from_trigger = True
             self.start_trigger_args = StartTriggerArgs(
                 trigger_cls=f"{__package__}.triggers.JobExecutionTrigger",
@@ -251,31 +252,25 @@ class JobStatusSensor(DefersMixin, BaseSensorOperator):
 
     def _look(self, context: Context) -> Verdict:
         run, looked = (self._run, True) if self._run else self._begin(context)
+        if looked:
+            self.hook.understood.add(f"{LIST_OF}log")  # by the poke before, perhaps in another process
         self._run = run
         left = self.timeout - (datetime.now(timezone.utc) - run.asked_at).total_seconds()
         near_the_end = left <= 2 * self.poke_interval
         look = partial(self.hook.look, patience=max(0.0, left), every=1 if near_the_end else 2)
         try:
             self._run, verdict = look(run, looked=looked)
-            if (
-                self.mode == "reschedule"
-                and isinstance(verdict, Waiting)
-                and self._has_not_started(run, verdict)
-            ):
+            if self.mode == "reschedule" and isinstance(verdict, Waiting) and verdict.settles:
                 # Between two pokes nothing is remembered, not even that the job was running a minute ago; its
                 # log may just be late.
                 time.sleep(min(LOG_LAG, run.start_timeout))
                 self._run, verdict = look(self._run, looked=True)
         except TimeXtenderError as error:
             # With less than max_unreachable left it is the timeout that ends the wait.
-            if not error.transient or left >= self.hook.max_unreachable:
+            if not (error.transient or (looked and error.may_pass)) or left >= self.hook.max_unreachable:
                 raise
             verdict = Waiting("unreachable", str(error))
         return verdict
-
-    def _has_not_started(self, run: Run, verdict: Waiting) -> bool:
-        idle = (datetime.now(timezone.utc) - run.asked_at).total_seconds()
-        return self.trigger_id is not NOT_GIVEN and verdict.state == "idle" and idle >= run.start_timeout
 
     def _begin(self, context: Context) -> tuple[Run, bool]:
         """Return what is waited for, and whether a sensor before this process has looked for it."""

@@ -21,7 +21,7 @@ from airflow_provider_timextender.api import (
     guid,
 )
 from airflow_provider_timextender.errors import ContractError, InvalidInput
-from airflow_provider_timextender.verdict import Run
+from airflow_provider_timextender.verdict import LONG_BEFORE, Run, recent_ones
 
 MOST_KNOWN = 1000
 """How many trigger ids a record holds: it stays below the 64 KB that Airflow takes in any database."""
@@ -101,19 +101,19 @@ class Record:
         :param busy: whether the job was busy when its log had been read.
         :param former: the trigger ids of what earlier tries have queued: the log may be to show them yet.
         """
-        possible = _possible(executions or (), now, None)
-        starts = sorted(e.start for e in possible if e.start is not None)
-        since = None
-        if len(possible) > MOST_KNOWN:
+        starts = sorted(e.start for e in executions or () if e.start is not None)
+        since = starts[-1] - LONG_BEFORE if starts else None
+        possible = _possible(executions or (), since)
+        if len(possible) > MOST_KNOWN and len(starts) > MOST_KNOWN and starts[-1] > starts[-1 - MOST_KNOWN]:
             # By its own clock, what a server starts next starts after all that it has started before.
-            since = starts[-1 - MOST_KNOWN] if len(starts) == len(possible) else None
-            possible = _possible(possible, now, since)
+            since = max(starts[-1] - LONG_BEFORE, starts[-1 - MOST_KNOWN])
+            possible = _possible(possible, since)
         known = executions is not None and len(possible) <= MOST_KNOWN
         ids = dict.fromkeys(canonical(e.trigger_id) for e in possible if e.trigger_id is not None)
         return cls(
             job_id=job_id,
             asked_at=now,
-            hidden=busy and not any(map(is_unended, executions or ())),
+            hidden=busy and not any(is_unended(e) and e.trigger_id for e in recent_ones(executions or ())),
             known=tuple(ids) if known else None,
             unnamed=sum(e.trigger_id is None for e in possible),
             given=given,
@@ -149,10 +149,13 @@ class Record:
         :raises InvalidInput: if it is something else.
         """
         try:
-            since = stored.get("since")  # neither this nor the next was there in 0.1.0
+            asked_at = datetime.fromisoformat(stored["asked_at"])
+            if "since" not in stored:  # nor was it, or `former`, in 0.1.0, which took its own clock
+                stored = {**stored, "since": (asked_at - LONG_BEFORE).isoformat()}
+            since = stored["since"]
             record = cls(
                 job_id=guid(stored["job_id"], "job id"),
-                asked_at=datetime.fromisoformat(stored["asked_at"]),
+                asked_at=asked_at,
                 hidden=bool(stored["hidden"]),
                 known=None if stored["known"] is None else tuple(map(str, stored["known"])),
                 unnamed=int(stored["unnamed"]),
@@ -227,7 +230,8 @@ class Search:
         :raises ContractError: if an execution has begun of which the log does not tell the trigger id.
         """
         run = self.run.after(status, now, read=True)
-        possible = _possible(executions, self.record.asked_at, self.record.since)
+        possible = _possible(executions, self.record.since)
+        nameless = sum(e.trigger_id is None for e in possible)
         known = {*(self.record.known or ()), *map(canonical, self.record.former)}
         new = tuple(
             e.trigger_id
@@ -235,14 +239,15 @@ class Search:
             if e.trigger_id is not None and canonical(e.trigger_id) not in known
         )
         search = replace(self, run=run)
-        if len(new) > 1 or (new and self.record.hidden):
+        # One that had no id in the log when the request was sent, and has one now, looks new.
+        if len(new) > 1 or (new and (self.record.hidden or nameless < self.record.unnamed)):
             return search, Unclear(new)
         # While the job is busy, ours may still wait behind one that somebody else has queued just before it.
         if new and run.is_settled(now):
             return search, Adopted(new[0])
         if new or not run.has_waited_in_vain(now):
             return search, None
-        if sum(e.trigger_id is None for e in possible) > self.record.unnamed:
+        if nameless > self.record.unnamed:
             raise ContractError(
                 f"The log of job {self.record.job_id} shows an execution without a trigger id. If a member "
                 "holds it, override vocabulary.fields.execution.trigger_id in the extra of the connection."
@@ -256,22 +261,18 @@ def is_unended(execution: Execution) -> bool:
 
 
 def last_started(executions: Sequence[Execution], since: datetime | None) -> Execution | None:
-    """Return the execution with a trigger id that started last, ``None`` if none did since a moment."""
-    started = [
-        (execution.start, execution)
-        for execution in executions
-        if execution.trigger_id is not None and not execution.by_hand and execution.start is not None
-    ]
+    """Return the execution that started last and not by hand, ``None`` if none did since a moment.
+
+    One of which it is not known when comes last, unless it has failed.
+    """
+    for timeless in executions:
+        if timeless.start is None and not timeless.by_hand and timeless.state is not ExecutionState.FAILED:
+            return timeless
+    started = [(e.start, e) for e in executions if not e.by_hand and e.start is not None]
     last, execution = max(started, key=lambda pair: pair[0], default=(None, None))
     return execution if last is not None and (since is None or last >= since) else None
 
 
-def _possible(executions: Sequence[Execution], request: datetime, since: datetime | None) -> list[Execution]:
+def _possible(executions: Sequence[Execution], since: datetime | None) -> list[Execution]:
     """Return the executions that may have come of a request, or be taken for one that has."""
-    return [
-        e
-        for e in executions
-        if not e.by_hand
-        and e.may_have_begun_by(request)
-        and (since is None or e.start is None or e.start > since)
-    ]
+    return [e for e in executions if not e.by_hand and (since is None or e.start is None or e.start > since)]

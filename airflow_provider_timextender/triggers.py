@@ -14,7 +14,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from airflow.providers.common.compat.triggers import BaseEventTrigger
 from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
@@ -24,7 +24,6 @@ from airflow_provider_timextender.deferral import worker_has_to_tell
 from airflow_provider_timextender.errors import (
     ExecutionTimeout,
     InvalidInput,
-    Refused,
     TimeXtenderError,
     Unavailable,
     WaitTimeout,
@@ -49,6 +48,8 @@ from airflow_provider_timextender.watching import JobFinishedTrigger as JobFinis
 
 if TYPE_CHECKING:
     from airflow_provider_timextender.client import AsyncClient
+
+T = TypeVar("T")
 
 MESSAGE_BYTES = 1500
 """The longest message in an event: with all else, an event stays below 2 KB."""
@@ -77,7 +78,8 @@ class JobExecutionTrigger(BaseEventTrigger):
     :param timeout: seconds to wait, at most.
     :param execution_deadline: ISO 8601: when Airflow will end the task; the trigger forestalls it.
     :param max_unreachable: seconds without one good look after which the wait is given up.
-    :param known_key: the API key has been accepted before, so that its refusal may be a passing one.
+    :param known_key: a look has succeeded before, so that a refusal, of the key or whatever, may pass.
+    :param resumed: somebody has waited before, so that the job may have been active unseen.
     :param end_with: after a success, end the task from here, without a worker: ``"trigger_id"`` or
         ``"result"`` is its return value then, ``"nothing"`` if it has none; ``None`` resumes the task.
     """
@@ -100,6 +102,7 @@ class JobExecutionTrigger(BaseEventTrigger):
         execution_deadline: str | None = None,
         max_unreachable: float | str = 900,
         known_key: bool = False,
+        resumed: bool = False,
         end_with: Literal["trigger_id", "result", "nothing"] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -117,12 +120,13 @@ class JobExecutionTrigger(BaseEventTrigger):
             "execution_deadline": execution_deadline,
             "max_unreachable": max_unreachable,
             "known_key": known_key,
+            "resumed": resumed,
             "end_with": end_with,
         }
         # Nothing is checked here: Airflow 3.3.2 lets the whole triggerer fail if a trigger cannot be made.
         self._made = datetime.now(timezone.utc)
         self._run: Run | None = None
-        self._looked = False
+        self._looked = self._resumed = False
         self._every = 1
         self._waiting: Waiting | None = None
 
@@ -246,6 +250,7 @@ class JobExecutionTrigger(BaseEventTrigger):
         # A trigger that was moved here from elsewhere has looked before, too.
         moved = self.arguments["asked_at"] and (good_at - self._began).total_seconds() > self._interval
         self._looked = bool(self.arguments["known_key"] or moved)
+        self._resumed = bool(self.arguments["resumed"] or moved)
         sharers: set[object] = set()
         rests_until = good_at
         try:
@@ -291,6 +296,8 @@ class JobExecutionTrigger(BaseEventTrigger):
         status = snapshot.statuses.get(api.canonical(run.job_id))
         if status is None:
             status = await client.read(api.job_status(run.job_id))
+        if self._run is None and self._resumed:
+            run = replace(run, resumed=True)
         if self._run is None and self._looked:
             # Somebody has looked before, so that this is not the moment to read the log of a busy job.
             run = replace(run, state=status.state)
@@ -299,8 +306,14 @@ class JobExecutionTrigger(BaseEventTrigger):
             self._every = every
             run = replace(run, unread=random.randrange(every))
         self._run = run
+        if self._looked:
+            client.understood.add(f"{api.LIST_OF}log")  # whoever has looked before has read it
+
+        async def read(call: api.Call[T], *, once: bool = False) -> T:
+            return await client.read(call)  # which never repeats; the next snapshot does
+
         self._run, verdict = await look(
-            run, client.read, every=every, warn=self.log.warning, status=status, at=snapshot.at
+            run, read, every=every, warn=self.log.warning, status=status, at=snapshot.at
         )
         return verdict
 
@@ -362,7 +375,7 @@ class JobExecutionTrigger(BaseEventTrigger):
         if problem.transient:
             return True
         # What has worked before can be made to work again: a key, the connection that holds it, a gateway.
-        return self._looked and (isinstance(problem, Refused) or problem is snapshot.problem)
+        return self._looked and (problem.may_pass or problem is snapshot.problem)
 
     def _say(self, verdict: Waiting) -> None:
         if self._waiting is None or verdict.state != self._waiting.state:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from airflow_provider_timextender.api import (
@@ -54,8 +54,9 @@ class Run:
     :ivar state: what the job was last seen doing; ``None`` before the first look.
     :ivar unread: how many looks in a row went without the log.
     :ivar whole: the job's whole log shows the execution, and the one that is filtered by it does not.
-    :ivar compared: the whole log has been read as well since the job is idle.
+    :ivar compared_at: when the whole log was read as well; ``None`` if never.
     :ivar warned: it has been said which executions do not count.
+    :ivar resumed: somebody else has waited before, so that the job may have been active unseen.
     """
 
     job_id: str
@@ -68,8 +69,9 @@ class Run:
     state: JobState | None = None
     unread: int = 0
     whole: bool = False
-    compared: bool = False
+    compared_at: datetime | None = None
     warned: bool = False
+    resumed: bool = False
 
     def wants_log(self, status: JobStatus, every: int) -> bool:
         """Tell whether the log is worth asking for, now that the job's status has been read.
@@ -95,7 +97,6 @@ class Run:
             idle_since=(self.idle_since or now) if status.state is JobState.IDLE else None,
             state=status.state,
             unread=0 if read else self.unread + 1,
-            compared=self.compared and status.state not in _ACTIVE,
         )
 
     def doubts_the_filter(self, now: datetime) -> bool:
@@ -103,7 +104,12 @@ class Run:
 
         A server may compare ids in its own way, or not serve the filtered log at all.
         """
-        return self.has_waited_in_vain(now) or (self.is_settled(now) and not self.compared)
+        if self.compared_at is None:
+            # Others may keep the job busy for hours when ours is long over.
+            late = (now - self.asked_at).total_seconds() >= self.start_timeout
+            return late or self.is_settled(now)
+        once_more = self.idle_since is not None and self.compared_at < self.idle_since
+        return self.has_waited_in_vain(now) or (once_more and self.is_settled(now))
 
     def idle_for(self, now: datetime) -> float:
         """Return for how many seconds the job has done nothing, as far as is known."""
@@ -127,10 +133,12 @@ class Waiting:
 
     :ivar state: one word: pending, running, idle, or unknown if the API's word is in no table.
     :ivar why: the whole sentence.
+    :ivar settles: it only has to be seen whether the job stays idle for :data:`LOG_LAG`.
     """
 
     state: str
     why: str
+    settles: bool = False
 
 
 @dataclass(frozen=True)
@@ -176,11 +184,11 @@ def judge(run: Run, status: JobStatus, executions: Sequence[Execution], now: dat
     :raises ContractError: if nothing that the log shows can be understood as the end that it must be, or if
         several executions stand under the trigger id. Such an end is neither success nor failure.
     """
-    in_vain = status.state is JobState.IDLE and run.has_waited_in_vain(now)
     if run.completed_after is not None:
-        return _judge_since(run.completed_after, status, executions, in_vain=in_vain)
+        return _judge_since(run, run.completed_after, status, executions, now)
     if run.trigger_id is None:
         return judge_job(status) or Idle(run.job_id)
+    in_vain = status.state is JobState.IDLE and run.has_waited_in_vain(now)
     ours = [execution for execution in executions if execution.is_under(run.trigger_id)]
     if len(ours) > 1:
         raise ContractError(
@@ -188,7 +196,10 @@ def judge(run: Run, status: JobStatus, executions: Sequence[Execution], now: dat
             "where the API promises one. Their outcome is not guessed."
         )
     if ours:
-        verdict = judge_execution(ours[0])
+        if (early := _judge_early(run, ours[0], now)) is not None:
+            return early
+        # A server may spell the id otherwise than it has in its receipt.
+        verdict = judge_execution(replace(ours[0], trigger_id=run.trigger_id))
         if in_vain and isinstance(verdict, Waiting) and verdict.state == "unknown":
             raise ContractError(
                 f"TimeXtender job {run.job_id} has been idle for {for_people(run.idle_for(now))}, so "
@@ -199,17 +210,27 @@ def judge(run: Run, status: JobStatus, executions: Sequence[Execution], now: dat
     if (waiting := judge_job(status)) is not None:
         return waiting
     if not in_vain:
-        return Waiting("idle", "The job is idle, and its log does not show the execution (yet).")
+        late = run.idle_for(now) >= run.start_timeout
+        return Waiting("idle", "The job is idle, and its log does not show the execution (yet).", late)
     return _judge_absence(run, executions, now)
 
 
+def _judge_early(run: Run, execution: Execution, now: datetime) -> Waiting | None:
+    """Judge an execution that is over by its state alone, which may be set before the end."""
+    if not execution.is_over or execution.end is not None or run.is_settled(now):
+        return None
+    said = execution.state.value if execution.state else "over"
+    why = f"The execution is said to be {said}, and no end is known. It counts when the job stays idle."
+    return Waiting("ending", why, run.idle_since is not None)
+
+
 def _judge_since(
-    after: datetime, status: JobStatus, executions: Sequence[Execution], *, in_vain: bool
+    run: Run, after: datetime, status: JobStatus, executions: Sequence[Execution], now: datetime
 ) -> Verdict:
     """Judge by the execution that ended last since a moment."""
     completed = last_completed(executions, after)
     if completed is not None:
-        return judge_execution(completed)
+        return _judge_early(run, completed, now) or judge_execution(completed)
     if (waiting := judge_job(status)) is not None:
         return waiting
     why = f"No execution has ended since {after.isoformat()}."
@@ -217,7 +238,7 @@ def _judge_since(
         begun = execution.start is None or execution.start >= after
         if execution.state is None and not execution.is_over and begun:
             why += f" One has begun whose state was not understood: {execution.problem}"
-            if in_vain:
+            if run.has_waited_in_vain(now):
                 raise ContractError(f"TimeXtender job {status.job_id} is idle. {why}")
             return Waiting("unknown", why)
     if ends := [execution.end for execution in executions if execution.end is not None]:
@@ -232,7 +253,8 @@ def _judge_absence(run: Run, executions: Sequence[Execution], now: datetime) -> 
     """Judge that the whole log of an idle job shows no execution under the trigger id."""
     idle = f"TimeXtender job {run.job_id} has been idle for {for_people(run.idle_for(now))}"
     nothing = f"its log shows no execution under trigger id {run.trigger_id}"
-    nameless = [e for e in executions if e.trigger_id is None and e.may_have_begun_by(run.asked_at)]
+    recent = [e for e in executions if e.start is None or e.start > run.asked_at - LONG_BEFORE]
+    nameless = [e for e in recent if e.trigger_id is None]
     if nameless:
         raise ContractError(
             f"{idle}, and {nothing}, but {len(nameless)} of which neither the execution nor its entries tell "
@@ -240,15 +262,32 @@ def _judge_absence(run: Run, executions: Sequence[Execution], now: datetime) -> 
             "another member holds the id, override vocabulary.fields.execution.trigger_id or .log.trigger_id "
             "in the extra of the connection."
         )
-    if run.active_at is not None:
+    begun = [e for e in recent if e.start is not None and e.start >= run.asked_at - ASKED_BEFORE]
+    if run.active_at is not None or run.resumed or begun:
+        others = ", ".join(str(e.trigger_id) for e in begun[-5:]) or "none"
         raise ContractError(
-            f"{idle}, but it has run since the execution was asked for, and {nothing}. So it is not known "
-            "whether that one has run, nor how it ended. Look in TimeXtender."
+            f"{idle}, but it has run since the execution was asked for, or may have, and {nothing}. What has "
+            f"begun since: {others}. So it is not known whether that one has run, nor how it ended. Look in "
+            "TimeXtender. If another member holds the trigger id, override "
+            "vocabulary.fields.execution.trigger_id in the extra of the connection."
         )
     return NeverStarted(
         f"{idle} and {nothing}: it was asked for, but never started, or its log was removed. Look at the job "
         "in TimeXtender."
     )
+
+
+ASKED_BEFORE = timedelta(minutes=1)
+"""For how long a request may have been on its way before its receipt, two clocks included."""
+
+LONG_BEFORE = timedelta(days=1)
+"""What started so long before a request, or before the youngest execution then, has not come of it."""
+
+
+def recent_ones(executions: Sequence[Execution]) -> list[Execution]:
+    """Return the executions that a recent request may have started, by the server's own clock."""
+    since = max((e.start for e in executions if e.start is not None), default=None)
+    return [e for e in executions if since is None or e.start is None or e.start > since - LONG_BEFORE]
 
 
 def judge_job(status: JobStatus) -> Waiting | None:
@@ -338,29 +377,24 @@ def result_of(event: Any, *states: str) -> dict[str, Any]:
 def last_completed(executions: Sequence[Execution], after: datetime) -> Execution | None:
     """Return the execution that ended last, at ``after`` or later; ``None`` if none did.
 
-    One that began later has ended later, too, whatever is known of its end.
+    One that began later has ended later, too, whatever is known of its end. One that began before, and of
+    which no end is known, does not count (:func:`say_passed_over`).
 
-    :raises ContractError: if an execution has ended, and it cannot be told whether before or after, or if it
-        cannot be told which of several with different outcomes ended last.
+    :raises ContractError: if no time of any execution is known, or if it cannot be told which of several with
+        different outcomes ended last.
     """
-    completed = []
-    for execution in executions:
-        if not execution.is_over:
-            continue
-        moment = execution.end or execution.start
-        if execution.end is None and (moment is None or (execution.end_problem and moment < after)):
-            raise ContractError(
-                f"An execution of TimeXtender job {execution.job_id} has ended, but it is not known when, so "
-                "that it cannot be told whether it counts. "
-                + (
-                    execution.end_problem
-                    or execution.start_problem
-                    or "It has neither a start nor an end. If other members hold these times, override "
-                    "vocabulary.fields.execution.start and .end in the extra of the connection."
-                )
+    over = [execution for execution in executions if execution.is_over]
+    if over and not any(execution.end or execution.start for execution in executions):
+        raise ContractError(
+            f"{len(over)} executions of TimeXtender job {over[0].job_id} have ended, and nobody knows when. "
+            + (
+                over[0].end_problem
+                or "If other members hold their times, override vocabulary.fields.execution.start and .end "
+                "in the extra of the connection."
             )
-        if moment is not None and moment >= after:
-            completed.append((moment, execution))
+        )
+    timed = [(execution.end or execution.start, execution) for execution in over]
+    completed = [(moment, execution) for moment, execution in timed if moment and moment >= after]
     if any(e.end is None for _, e in completed) and len({e.state for _, e in completed}) > 1:
         raise ContractError(
             f"{len(completed)} executions of TimeXtender job {executions[0].job_id} have begun or ended "
@@ -376,13 +410,18 @@ def say_passed_over(executions: Sequence[Execution], after: datetime) -> str | N
     without_end = [
         e
         for e in executions
-        if e.state is not ExecutionState.RUNNING and e.end is None and e.start is not None and e.start < after
+        if e.state is not ExecutionState.RUNNING and e.end is None and not (e.start and e.start >= after)
     ]
     if not without_end:
         return None
+    problem = next(filter(None, (e.end_problem for e in without_end)), None)
     return (
-        f"{len(without_end)} that began before have no end time, and do not count. If another member holds "
-        "it, override vocabulary.fields.execution.end in the extra of the connection."
+        f"{len(without_end)} that began before, or nobody knows when, have no end time, and do not count. "
+        + (
+            problem
+            or "If another member holds it, override vocabulary.fields.execution.end in the extra of the "
+            "connection."
+        )
     )
 
 

@@ -243,6 +243,7 @@ class Found:
     """What one read of a job's log shows as ended, on its way to the watchers.
 
     :ivar job_id: ``None`` if nothing was read, and a watcher only gets the time to tell one more.
+    :ivar ends: all that has ended. :ivar early: the names of those that may be said to have ended too early.
     :ivar healed: the log could not be read before.
     :ivar more: a watcher has more to tell. :ivar when_stored: what is to be done when its event is stored.
     :ivar passed: all watchers are done with it.
@@ -250,6 +251,7 @@ class Found:
 
     job_id: str | None = None
     ends: Sequence[End] = ()
+    early: frozenset[str] = frozenset()
     healed: bool = False
     more: bool = False
     when_stored: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
@@ -264,6 +266,7 @@ class Turn:
     :ivar rests_until: the time of the event loop before which it is not read.
     :ivar trouble: why it could not be read, as far as that has been said.
     :ivar said: what has been said of what it shows.
+    :ivar endless: the names of what it showed as over without an end, while the job was idle.
     """
 
     state: api.JobState | None = None
@@ -271,6 +274,7 @@ class Turn:
     rests_until: float = -math.inf
     trouble: str = ""
     said: set[str] = field(default_factory=set)
+    endless: frozenset[str] = frozenset()
 
     def has_come(self, status: api.JobStatus | None, turn: int, now: float) -> bool:
         """Tell whether the log is to be read at this look; ``turn`` is at how many looks it is anyway."""
@@ -405,7 +409,7 @@ class JobFinishedTrigger(BaseEventTrigger):
                 "of them than can be remembered.",
                 job_id,
             )
-        for end in told.news(job_id, found.ends):
+        for end in told.news(job_id, [end for end in found.ends if end.name not in found.early]):
             backlog.setdefault((job_id, end.name), end)
         return told
 
@@ -494,7 +498,11 @@ class JobFinishedTrigger(BaseEventTrigger):
             if problem and what not in turn.said:
                 turn.said.add(what)
                 self.log.warning("TimeXtender job %s: %s %s", job_id, problem, what)
-        return Found(job_id, seen.ends, healed)
+        # A state without an end may be set before the end: it counts when two looks at an idle job show it.
+        endless = frozenset(end.name for end in seen.ends if end.execution.end is None)
+        early = endless - turn.endless
+        turn.endless = frozenset() if busy else endless
+        return Found(job_id, seen.ends, early if not busy else endless, healed)
 
     def _pass_over(self, job_id: str, error: TimeXtenderError, turn: Turn) -> None:
         until = "its turn comes again"

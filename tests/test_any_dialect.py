@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,13 +16,14 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout
 
 from airflow_provider_timextender import api, errors
+from airflow_provider_timextender.hooks import TimeXtenderHook
 from airflow_provider_timextender.operators import LogsOperator
 from airflow_provider_timextender.sensors import JobStatusSensor
 from airflow_provider_timextender.simulator import Dialect, Fault, Job, Simulator
 
 from .conftest import API_KEY, Store, TaskInstance, after_submission
 from .running import DEFERRABLE, MODES, SHARES, arguments_of, live
-from .test_durable import Task, _short, store_where_there_is_one
+from .test_durable import Task, _short, dies_when_it_looks, store_where_there_is_one
 
 pytestmark = pytest.mark.usefixtures("_task_log", "_short")
 
@@ -157,7 +160,7 @@ def test_r02_a_sensor_finds_what_the_filter_hides(
 
 
 def test_r02_logs_are_found_that_the_filter_hides(monkeypatch: pytest.MonkeyPatch, context: Any) -> None:
-    with speaking(monkeypatch, Dialect(filters="404")) as simulator:
+    with speaking(monkeypatch, Dialect(filters="404"), pickup=0.0, duration=0.0) as simulator:
         ran_before(simulator, "succeeded", "succeeded")
         trigger_id = simulator.world.executions[0].trigger_id
         entries = LogsOperator(task_id="t", job_name="load", trigger_id=trigger_id).execute(context)
@@ -294,7 +297,7 @@ def test_r24_an_execution_without_an_end_time_breaks_no_later_wait(
         ran_before(simulator, "failed")
         time.sleep(0.1)
         moment = datetime.now(timezone.utc)
-        with pytest.raises(AirflowSensorTimeout, match=r"1 that began before .*fields\.execution\.end"):
+        with pytest.raises(AirflowSensorTimeout, match=r"1 that began before.*fields\.execution\.end"):
             sense(ti, mode, completed_after=moment, timeout=0.5)
         ours = simulator.run("load")
         assert sense(ti, mode, completed_after=moment, timeout=5)["trigger_id"] == ours.trigger_id
@@ -359,6 +362,185 @@ def test_r01_the_default_of_a_code_is_no_success_before_the_end(
     dialect = Dialect(states=codes, unfinished_state="succeeded", no_time="year 1")
     with speaking(monkeypatch, dialect, outcome="failed", duration=0.4), pytest.raises(errors.JobFailed):
         Task(retries=0, store=store_where_there_is_one()).run(way)
+
+
+@pytest.mark.parametrize("mode", [*WAYS, "poke", "reschedule"])
+@pytest.mark.parametrize("outcome", ["succeeded", "failed"])
+def test_r01_a_word_that_is_set_before_the_end_is_no_end(
+    monkeypatch: pytest.MonkeyPatch, ti: TaskInstance, mode: str, outcome: Any
+) -> None:
+    lie: Any = "failed" if outcome == "succeeded" else "succeeded"
+    with speaking(monkeypatch, Dialect(), outcome=outcome, duration=0.6) as simulator:
+        simulator.dialect = Dialect(unfinished_state=lie)
+        moment = datetime.now(timezone.utc)
+
+        def wait() -> Any:
+            if mode in WAYS:
+                return run_all_tries(Task(retries=0, store=store_where_there_is_one()), mode)
+            simulator.run("load")
+            return sense(ti, mode, completed_after=moment, timeout=8)
+
+        if outcome == "succeeded":
+            assert wait()
+        else:
+            with pytest.raises(errors.JobFailed):
+                wait()
+        assert len(simulator.world.executions) == 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_r24_an_execution_that_never_says_its_end_is_found_in_every_mode(
+    monkeypatch: pytest.MonkeyPatch, ti: TaskInstance, mode: str
+) -> None:
+    with speaking(monkeypatch, Dialect(end_on="nowhere")) as simulator:
+        trigger_id = simulator.run("load").trigger_id
+        assert sense(ti, mode, trigger_id=trigger_id, timeout=8)["state"] == "succeeded"
+
+
+# --- what has been seen by somebody else ---
+
+
+@pytest.mark.parametrize("way", DEFERRABLE)
+def test_r02_r05_what_a_worker_saw_active_is_not_denied_by_a_trigger(
+    monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    with speaking(monkeypatch, Dialect(), duration=60) as simulator:
+        simulator.fault("logs", always=Fault("body", body="[]"))
+        simulator.fault("execution logs", always=Fault("body", body="[]"))
+        look = TimeXtenderHook.look
+
+        def look_and_end(*args: Any, **kwargs: Any) -> Any:
+            found = look(*args, **kwargs)
+            simulator.finish()
+            return found
+
+        monkeypatch.setattr(TimeXtenderHook, "look", look_and_end)
+        with pytest.raises(AirflowFailException, match="not known whether that one has run"):
+            run_all_tries(Task(store=store_where_there_is_one()), way)
+        assert simulator.count("execute") == 1
+
+
+@needs_store
+@pytest.mark.parametrize("way", WAYS)
+def test_r03_r05_what_an_earlier_try_saw_is_not_denied_by_the_next(
+    monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    with speaking(monkeypatch, Dialect()) as simulator:
+        simulator.fault("logs", always=Fault("body", body="[]"))
+        simulator.fault("execution logs", always=Fault("body", body="[]"))
+        task = Task(store=Store())
+        dies_when_it_looks(task, monkeypatch)
+        simulator.finish()
+        with pytest.raises(AirflowFailException, match="not known whether that one has run"):
+            run_all_tries(task, way)
+        assert simulator.count("execute") == 1
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_r02_r05_an_execution_under_another_id_than_its_receipt_is_not_run_again(
+    monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    with speaking(monkeypatch, Dialect(), pickup=0.0, duration=0.0) as simulator:
+        queue = simulator.world.queue
+
+        def queue_under_another_id(*args: Any, **kwargs: Any) -> Any:
+            queued = queue(*args, **kwargs)
+            simulator.world.executions[-1] = replace(queued, trigger_id=str(uuid.uuid4()))
+            return queued
+
+        monkeypatch.setattr(simulator.world, "queue", queue_under_another_id)
+        with pytest.raises(AirflowFailException, match=r"begun since: [0-9a-f].*execution\.trigger_id"):
+            run_all_tries(Task(store=store_where_there_is_one()), way)
+        assert simulator.count("execute") == 1
+
+
+@needs_store
+@pytest.mark.parametrize("way", DEFERRABLE)
+def test_r22_the_receipts_spelling_of_an_id_is_returned_in_every_mode(
+    monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    with speaking(monkeypatch, Dialect(ids="upper")) as simulator:
+        task = Task(store=Store(), retries=0)
+        after_submission(simulator, lambda: setattr(simulator, "dialect", Dialect()))
+        queue = simulator.world.queue
+
+        def queue_then_lower(*args: Any, **kwargs: Any) -> Any:
+            queued = queue(*args, **kwargs)
+            simulator.dialect = Dialect(ids="upper")
+            return queued
+
+        monkeypatch.setattr(simulator.world, "queue", queue_then_lower)
+        assert task.run(way) == task.ti.xcoms["trigger_id"]
+
+
+# --- what passes ---
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("status", [504, 403])
+def test_r09_a_whole_log_that_cannot_be_read_ends_no_wait_that_the_filtered_one_can_end(
+    simulator: Simulator, way: str, status: int
+) -> None:
+    simulator.job("load").log_lag = 1.5
+    after_submission(simulator, lambda: simulator.fault("logs", always=Fault("status", status=status)))
+    task = Task(start_timeout=3, retries=0, max_unreachable=1, store=store_where_there_is_one())
+    assert task.run(way) == simulator.world.executions[-1].trigger_id
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_r09_one_word_of_a_maintenance_ends_no_wait(simulator: Simulator, way: str) -> None:
+    word = Fault("body", body='{"status": "maintenance"}')
+    simulator.job("load").log_lag = 0.4
+    empty = Fault("body", body="[]")
+    after_submission(simulator, lambda: simulator.fault("execution logs", empty, empty, word))
+    assert Task(retries=0, store=store_where_there_is_one()).run(way)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_r09_one_word_of_a_maintenance_ends_no_sensor(
+    simulator: Simulator, ti: TaskInstance, mode: str
+) -> None:
+    simulator.job("load").duration = 0.5
+    trigger_id = simulator.run("load").trigger_id
+    empty, word = Fault("body", body="[]"), Fault("body", body='{"status": "maintenance"}')
+    simulator.fault("execution logs", empty, word)
+    assert sense(ti, mode, trigger_id=trigger_id)["state"] == "succeeded"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_r22_r23_refusals_until_the_timeout_are_a_timeout_in_every_mode(
+    simulator: Simulator, ti: TaskInstance, mode: str
+) -> None:
+    simulator.job("load").duration = 60
+    trigger_id = simulator.run("load").trigger_id
+    refuse = Fault("status", status=404)
+
+    def sensor_that_looks_once() -> Any:
+        threading.Timer(0.4, refuse_all).start()
+        return sense(ti, mode, trigger_id=trigger_id, timeout=1.5, max_unreachable=30)
+
+    def refuse_all() -> None:
+        simulator.fault("status", always=refuse)
+        simulator.fault("statuses", always=refuse)
+
+    with pytest.raises(AirflowSensorTimeout):
+        sensor_that_looks_once()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_r24_one_cancelled_execution_without_times_breaks_no_wait(
+    simulator: Simulator, ti: TaskInstance, mode: str
+) -> None:
+    ran_before(simulator, "succeeded")
+    moment = datetime.fromtimestamp(simulator.world.executions[0].ended, timezone.utc)
+    rows = [
+        {"TriggerId": None, "State": "Canceled", "StartTime": None, "EndTime": None},
+        {"TriggerId": None, "State": "Failed", "StartTime": "2020-01-01", "EndTime": "N/A"},
+        {"TriggerId": str(uuid.uuid4()), "State": "Success", "StartTime": moment.isoformat(),
+         "EndTime": moment.isoformat()},
+    ]  # fmt: skip
+    simulator.fault("logs", always=Fault("body", body=json.dumps(rows)))
+    assert sense(ti, mode, completed_after=moment, timeout=5)["state"] == "succeeded"
 
 
 # --- JSON of another shape ---

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import string
 import uuid
@@ -445,7 +446,7 @@ def test_r02_an_execution_is_nobodys_while_no_one_trigger_id_is_told() -> None:
 
 
 def test_r01_an_end_that_cannot_be_read_is_an_end() -> None:
-    for end in ("01/02/2024 10:00:00", 17, {"Ticks": 1}):
+    for end in ("01/02/2024 10:00:00", 17, {"Ticks": 1}, "N/A", "-"):
         (execution,) = say(api.job_logs(JOB), [{"State": "Completed", "EndTime": end}])
         assert execution.is_over
         assert (execution.state, execution.end) == (None, None)
@@ -457,6 +458,13 @@ def test_r01_an_end_that_cannot_be_read_is_an_end() -> None:
         "0001-01-01T00:00:00",
         "9999-12-31T23:59:59.9999999",
         -62135596800,
+        "0",
+        "00:00:00",
+        "/Date(0)/",
+        "1900-01-01T00:00:00",
+        "1970-01-01T00:00:00Z",
+        "1753-01-01",
+        "01/01/0001 00:00:00",
         "/Date(-62135596800000)/",
     ):
         (execution,) = say(api.job_logs(JOB), [{"State": "Completed", "EndTime": no_end}])
@@ -466,13 +474,17 @@ def test_r01_an_end_that_cannot_be_read_is_an_end() -> None:
 
 def test_r01_a_code_says_nothing_while_there_is_no_end() -> None:
     codes = Vocabulary().override({"states": {"succeeded": 0, "failed": 1, "running": 2}})
-    for code in (0, "0", 1):
-        told: dict[str, Any] = {"State": code, "EndTime": "0001-01-01T00:00:00"}
+    ends = ("0001-01-01T00:00:00", "1900-01-01", "N/A", "2026-01-01T09:59:59")
+    for code, end in itertools.product((0, "0", 1), ends):
+        told: dict[str, Any] = {"State": code, "StartTime": "2026-01-01T10:00:00", "EndTime": end}
         (execution,) = say(api.job_logs(JOB), [told], codes)
         assert execution.state is None
-        assert not execution.is_over
+        assert execution.end is None
+        assert execution.is_over is (end == "N/A"), "it may be over, and nobody knows how"
         assert "a number says nothing while there is no end" in (execution.problem or "")
-        assert say(api.job_logs(JOB), [{**told, "EndTime": "2026-01-01"}], codes)[0].state is not None
+        assert say(api.job_logs(JOB), [{**told, "EndTime": "2026-01-02"}], codes)[0].state is not None
+    two = {"State": "", "Status": 0, "EndTime": None}
+    assert say(api.job_logs(JOB), [two], codes)[0].state is None
     assert say(api.job_logs(JOB), [{"State": 2}], codes)[0].state is ExecutionState.RUNNING
     assert say(api.job_logs(JOB), [{"State": "Success"}])[0].state is ExecutionState.SUCCEEDED
 
@@ -484,7 +496,11 @@ def test_r14_a_log_entry_is_no_execution() -> None:
         with pytest.raises(errors.ContractError, match=r"found a log entry among them.*Timestamp") as caught:
             say(api.job_logs(JOB, TRIGGER), told)
         assert not caught.value.transient
-    assert len(say(api.job_logs(JOB, TRIGGER), [execution, {**execution, **entry}])) == 2
+    for alone in ({**execution, **entry}, {**entry, "Status": "Success"}):
+        with pytest.raises(errors.ContractError, match="found a log entry among them"):
+            say(api.job_logs(JOB, TRIGGER), [alone])
+    whole = {**execution, **entry, "StartTime": "2026-01-01"}
+    assert len(say(api.job_logs(JOB, TRIGGER), [execution, whole])) == 2
 
 
 def test_times_without_an_offset_are_those_of_the_zone_across_a_change_of_clocks() -> None:

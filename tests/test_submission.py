@@ -92,7 +92,7 @@ def test_r39_a_record_is_stored_in_these_words() -> None:
         "clears": 1,
         "stage": "asked",
         "trigger_id": None,
-        "since": None,
+        "since": "2025-12-31T00:00:10+00:00",
         "former": [],
     }
 
@@ -150,10 +150,37 @@ def test_what_is_no_record_is_not_taken_for_one(stored: Any) -> None:
 
 
 def test_what_started_days_before_needs_not_be_remembered() -> None:
-    long_ago = execution(THEIRS, start=-2 * 24 * 3600)
-    assert record(long_ago).known == ()
-    assert found(record(long_ago), (0, JobState.IDLE, [long_ago])) is None
+    for late in (0, -2 * 24 * 3600):  # by the server's clock, which may be days behind
+        yesterday, long_ago = execution(OURS, start=late), execution(THEIRS, start=late - 2 * 24 * 3600)
+        kept = record(long_ago, yesterday)
+        assert kept.known == (OURS,)
+        third = execution(str(uuid.UUID(int=3)), start=late + 10)
+        seen = [long_ago, yesterday, third]
+        assert found(kept, (0, JobState.IDLE, seen), (31, JobState.IDLE, seen)) == Adopted(
+            str(third.trigger_id)
+        )
+        assert found(kept, (0, JobState.IDLE, [long_ago])) is None
     assert record(execution(THEIRS, start=None)).known == (THEIRS,), "it may have started at any time"
+
+
+def test_r05_what_had_no_id_yet_when_the_request_was_sent_is_not_taken_for_new() -> None:
+    before, named = execution(None, start=-5), execution(THEIRS, start=-5)
+    for state in (JobState.IDLE, JobState.RUNNING):
+        kept = record(before, state=state)
+        assert kept.hidden is (state is JobState.RUNNING), "what runs cannot be told from ours without an id"
+        looks = [(0.0, JobState.IDLE, [named]), (31.0, JobState.IDLE, [named])]
+        assert found(kept, looks[0]) == Unclear((THEIRS,))
+
+
+def test_r05_what_has_been_running_for_weeks_hides_nothing() -> None:
+    stuck = execution(THEIRS, start=-30 * 24 * 3600, state=ExecutionState.RUNNING)
+    recent = execution(OURS, start=-5, state=ExecutionState.SUCCEEDED, end=after(-1))
+    assert record(stuck, recent, state=JobState.PENDING).hidden
+
+
+def test_r05_many_starts_of_the_same_moment_are_not_told_apart() -> None:
+    many = [execution(str(uuid.UUID(int=n)), start=0) for n in range(3, 3000)]
+    assert record(*many).known is None
 
 
 def test_a_log_that_was_not_read_is_not_an_empty_one() -> None:
@@ -269,8 +296,12 @@ def test_r05_whatever_is_seen_only_one_that_is_new_and_alone_is_adopted(
 
 def test_which_execution_started_last() -> None:
     one, two = execution(OURS, start=5), execution(THEIRS, start=9)
-    others = [execution(BLANK_GUID, start=99), execution(None, start=99), execution(OURS, start=None)]
+    failed = execution(OURS, start=None, state=ExecutionState.FAILED)
+    others = [execution(BLANK_GUID, start=99), execution(BLANK_GUID, start=None), failed]
     assert last_started([two, one, *others], None) is two
     assert last_started([one, two], after(9)) is two
     assert last_started([one, two], after(10)) is None
     assert last_started(others, None) is None
+    nameless, timeless = execution(None, start=99), execution(OURS, start=None)
+    assert last_started([one, nameless], None) is nameless
+    assert last_started([timeless, one], None) is timeless, "it may be ours"

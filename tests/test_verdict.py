@@ -34,6 +34,7 @@ from airflow_provider_timextender.verdict import (
 JOB = "3f2504e0-4f89-11d3-9a0c-0305e82c3301"
 TRIGGER = "7d444840-9dc0-11d1-b245-5ffdce74fad2"
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
+OTHER = "11111111-1111-1111-1111-111111111111"
 RUN = Run(JOB, TRIGGER, START, start_timeout=600)
 
 IDLE, PENDING, RUNNING = (JobStatus(JOB, state) for state in JobState)
@@ -84,10 +85,9 @@ def test_r01_success_only_if_our_execution_says_so(
     except errors.ContractError:
         assert len(found) > 1 or (found[0].state is None and found[0].end is not None)
         return
-    says_success = len(found) == 1 and found[0].state is ExecutionState.SUCCEEDED
-    assert isinstance(verdict, Succeeded) is says_success
-    says_failure = len(found) == 1 and found[0].state is ExecutionState.FAILED
-    assert isinstance(verdict, Failed) is says_failure
+    ended = len(found) == 1 and found[0].end is not None
+    assert isinstance(verdict, Succeeded) is (ended and found[0].state is ExecutionState.SUCCEEDED)
+    assert isinstance(verdict, Failed) is (ended and found[0].state is ExecutionState.FAILED)
     if isinstance(verdict, NeverStarted):
         assert status is IDLE
         assert not found
@@ -271,21 +271,73 @@ def test_r24_an_end_without_a_time_counts_by_its_start() -> None:
     ):
         last_completed([since, late], after(10))
     assert last_completed([since, replace(late, state=since.state)], after(10)) is not None
-    assert "1 that began before have no end time, and do not count" in str(
+    assert "1 that began before, or nobody knows when, have no end time, and do not count" in str(
         say_passed_over([before], after(10))
     )
     assert say_passed_over([since, GOING, GOOD], after(10)) is None
     assert say_passed_over([replace(ODD, start=after(9))], after(10)) is not None
 
 
-def test_r24_an_end_that_cannot_be_told_from_the_past_is_a_contract_error() -> None:
+def test_r24_ends_of_which_no_time_is_known_are_a_contract_error() -> None:
     timeless = replace(GOOD, start=None, end=None)
     with pytest.raises(errors.ContractError, match=r"vocabulary\.fields\.execution\.start and \.end"):
-        last_completed([timeless], START)
-    unread = replace(GOOD, start=after(9), end=None, end_problem="execution.end is 'noon', which is no time")
+        last_completed([timeless, GOING], START)
+    unread = replace(timeless, end_problem="execution.end is 'noon', which is no time")
     with pytest.raises(errors.ContractError, match="'noon', which is no time"):
-        last_completed([unread], after(10))
+        last_completed([unread], START)
+    assert last_completed([timeless, replace(GOOD, end=after(10))], after(9)) is not None
+
+
+def test_r24_one_end_that_cannot_be_read_is_said_and_does_not_count() -> None:
+    unread = replace(GOOD, start=after(9), end=None, end_problem="execution.end is 'noon', which is no time")
+    assert last_completed([unread], after(10)) is None
+    assert "'noon', which is no time" in str(say_passed_over([unread], after(10)))
     assert last_completed([unread], after(9)) is unread, "it began later, so it ended later"
+
+
+@pytest.mark.parametrize("state", [ExecutionState.SUCCEEDED, ExecutionState.FAILED, None])
+def test_r01_a_state_without_an_end_counts_only_when_the_job_stays_idle(state: ExecutionState | None) -> None:
+    over = replace(GOOD, trigger_id=TRIGGER, state=state, start=after(1), end=None)
+    if state is None:
+        over = replace(over, end_problem="execution.end is 'N/A', which is no time", problem="it is 'Done'")
+    for run in (RUN, replace(RUN, trigger_id=None, completed_after=START)):
+        busy, idle = run.after(RUNNING, after(2), read=True), run.after(IDLE, after(2), read=True)
+        assert judge(busy, RUNNING, [over], after(2)).state == "ending"  # type: ignore[union-attr]
+        early = judge(idle, IDLE, [over], after(2 + LOG_LAG - 1))
+        assert isinstance(early, Waiting)
+        assert early.settles
+        if state is None:
+            with pytest.raises(errors.ContractError, match="it is 'Done'"):
+                judge(idle, IDLE, [over], after(2 + LOG_LAG))
+        else:
+            verdict = judge(idle, IDLE, [over], after(2 + LOG_LAG))
+            assert isinstance(verdict, Succeeded if state is ExecutionState.SUCCEEDED else Failed)
+
+
+def test_r08_nothing_that_may_have_run_is_said_to_have_never_started() -> None:
+    seen = RUN.after(IDLE, after(1), read=True)
+    theirs = replace(GOOD, trigger_id=OTHER, start=after(5), end=after(6))
+    with pytest.raises(errors.ContractError, match=f"has begun since: {OTHER}"):
+        judge(seen, IDLE, [theirs], after(700))
+    with pytest.raises(errors.ContractError, match="or may have"):
+        judge(replace(seen, resumed=True), IDLE, [], after(700))
+    before = replace(theirs, start=after(-65), end=after(-61))
+    assert isinstance(judge(seen, IDLE, [before], after(700)), NeverStarted)
+
+
+def test_the_whole_log_is_compared_once_a_wait_and_again_before_an_end() -> None:
+    idle = RUN.after(IDLE, after(1), read=True)
+    assert not idle.doubts_the_filter(after(2))
+    assert idle.doubts_the_filter(after(1 + LOG_LAG))
+    compared = replace(idle, compared_at=after(1 + LOG_LAG))
+    assert not compared.doubts_the_filter(after(500))
+    assert compared.doubts_the_filter(after(700))
+    busy = RUN.after(RUNNING, after(1), read=True)
+    assert not busy.doubts_the_filter(after(500))
+    assert busy.doubts_the_filter(after(700)), "others may keep the job busy"
+    assert not replace(busy, compared_at=after(700)).doubts_the_filter(after(9999))
+    again = replace(busy, compared_at=after(700)).after(IDLE, after(800), read=True)
+    assert again.doubts_the_filter(after(800 + LOG_LAG))
 
 
 def test_r17_an_execution_that_nobody_can_read_is_waited_for_until_the_job_is_idle_for_long() -> None:
