@@ -264,7 +264,7 @@ class JobStatusSensor(DefersMixin, BaseSensorOperator):
                 # Between two pokes nothing is remembered, not even that the job was running a minute ago; its
                 # log may just be late.
                 time.sleep(min(LOG_LAG, run.start_timeout))
-                self._run, verdict = look(self._run, looked=True)
+                self._run, verdict = look(self._run, looked=True, every=1)
         except TimeXtenderError as error:
             # With less than max_unreachable left it is the timeout that ends the wait.
             if not (error.transient or (looked and error.may_pass)) or left >= self.hook.max_unreachable:

@@ -196,7 +196,7 @@ def judge(run: Run, status: JobStatus, executions: Sequence[Execution], now: dat
             "where the API promises one. Their outcome is not guessed."
         )
     if ours:
-        if (early := _judge_early(run, ours[0], now)) is not None:
+        if (early := _judge_early(run, status, ours[0], now)) is not None:
             return early
         # A server may spell the id otherwise than it has in its receipt.
         verdict = judge_execution(replace(ours[0], trigger_id=run.trigger_id))
@@ -215,12 +215,16 @@ def judge(run: Run, status: JobStatus, executions: Sequence[Execution], now: dat
     return _judge_absence(run, executions, now)
 
 
-def _judge_early(run: Run, execution: Execution, now: datetime) -> Waiting | None:
+def _judge_early(run: Run, status: JobStatus, execution: Execution, now: datetime) -> Waiting | None:
     """Judge an execution that is over by its state alone, which may be set before the end."""
     if not execution.is_over or execution.end is not None or run.is_settled(now):
         return None
     said = execution.state.value if execution.state else "over"
-    why = f"The execution is said to be {said}, and no end is known. It counts when the job stays idle."
+    why = f"The execution is said to be {said}, and no end is known: it counts when the job stays idle. " + (
+        execution.end_problem or "If another member holds the end, override vocabulary.fields.execution.end."
+    )
+    if status.state is None:
+        why += f" The job's status was not understood: {status.problem}"
     return Waiting("ending", why, run.idle_since is not None)
 
 
@@ -230,7 +234,7 @@ def _judge_since(
     """Judge by the execution that ended last since a moment."""
     completed = last_completed(executions, after)
     if completed is not None:
-        return _judge_early(run, completed, now) or judge_execution(completed)
+        return _judge_early(run, status, completed, now) or judge_execution(completed)
     if (waiting := judge_job(status)) is not None:
         return waiting
     why = f"No execution has ended since {after.isoformat()}."

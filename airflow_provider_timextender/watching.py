@@ -34,7 +34,6 @@ from airflow_provider_timextender.errors import (
 from airflow_provider_timextender.hooks import TimeXtenderHook
 from airflow_provider_timextender.inputs import to_seconds
 from airflow_provider_timextender.polling import every, poll
-from airflow_provider_timextender.verdict import judge_job
 
 if TYPE_CHECKING:
     from airflow_provider_timextender.client import AsyncClient
@@ -490,19 +489,24 @@ class JobFinishedTrigger(BaseEventTrigger):
         if healed:
             self.log.warning("TimeXtender job %s: its log can be read again.", job_id)
             turn.trouble = ""
-        busy = status is not None and judge_job(status) is not None
+        idle = status is None or status.state is api.JobState.IDLE
+        # A state without an end may be set before the end: it counts when two looks at an idle job show it.
+        endless = frozenset(end.name for end in seen.ends if end.execution.end is None)
+        early = endless - turn.endless if idle else endless
+        turn.endless = endless if idle else frozenset()
+        unread = status.problem if status is not None and early else None
         for what, problem in (
             ("Its executions are told without.", seen.times),
-            ("An execution of which this is all that is known is not told.", None if busy else seen.state),
+            ("What has no end is told when the job is idle.", unread),
+            (
+                "An execution of which this is all that is known is not told.",
+                seen.state if idle or (status and status.problem) else None,
+            ),
         ):
             if problem and what not in turn.said:
                 turn.said.add(what)
                 self.log.warning("TimeXtender job %s: %s %s", job_id, problem, what)
-        # A state without an end may be set before the end: it counts when two looks at an idle job show it.
-        endless = frozenset(end.name for end in seen.ends if end.execution.end is None)
-        early = endless - turn.endless
-        turn.endless = frozenset() if busy else endless
-        return Found(job_id, seen.ends, early if not busy else endless, healed)
+        return Found(job_id, seen.ends, early, healed)
 
     def _pass_over(self, job_id: str, error: TimeXtenderError, turn: Turn) -> None:
         until = "its turn comes again"
