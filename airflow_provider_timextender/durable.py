@@ -15,7 +15,14 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_timextender.api import BLANK_GUID, Execution, ExecutionState, JobState, canonical
+from airflow_provider_timextender.api import (
+    BLANK_GUID,
+    LIST_OF,
+    Execution,
+    ExecutionState,
+    JobState,
+    canonical,
+)
 from airflow_provider_timextender.errors import (
     ContractError,
     InvalidInput,
@@ -176,6 +183,8 @@ class DurableSubmit:
         record = self._memory.record
         if record is None:
             return None
+        if record.known is not None:  # whoever has kept it had read both
+            self._hook.understood |= {"status", f"{LIST_OF}log"}
         trigger_id = self._left_by(record)
         if trigger_id is None:
             # What it has queued may still be to show up in the log.

@@ -342,7 +342,8 @@ def _judge_failure(lived: Lived, end: End, since: float) -> Iterator[str]:
         # At once, unless the right shape has come before, which would let it pass.
         true = "wrong type" in faults
     elif "it has run since the execution was asked for" in said:
-        true = [e.outcome for e in named] == ["never starts"] and bool(lived.plan.others)
+        seen = bool(lived.plan.others) or len(life.tries) > 1
+        true = seen and bool(named) and named[0].outcome == "never starts"
     elif re.search(r"HTTP 40[13]", said):
         true = lived.plan.rotation is not None
     else:
@@ -371,8 +372,11 @@ def _is_uncertain(lived: Lived, end: End, said: str, named: list[Execution]) -> 
         return True  # to who is cleared so late, it may as well be that of a later run
     returned = {end.returned for end in life.ends if end.state == "success"}
     candidates = named or [e for e in life.simulator.world.executions if e.by != "hand"]
-    # Somebody else's that was waiting at the time of the request is one, too, though it may be long over.
-    return len({e.trigger_id for e in candidates} - returned) + bool(lived.plan.others) >= 2
+    # Somebody else's that was waiting at the time of the request is one, too, though it may be long over, and
+    # so is a former one of the task's own: a log that does not show it yet hides whose it is.
+    first = candidates[0].queued
+    waiting = any(e.queued < first < e.ended for e in life.ours) or bool(lived.plan.others)
+    return len({e.trigger_id for e in candidates} - returned) + waiting >= 2
 
 
 def table(lives: list[Lived]) -> str:
