@@ -92,7 +92,7 @@ TRAITS: Mapping[str, Sequence[Any]] = {
     "statuses_as": ["object"],
     "states_as": ["object"],
     "unfinished": ["hidden"],
-    "unfinished_state": ["absent", "null", "succeeded"],
+    "unfinished_state": ["absent", "null", "succeeded", "failed"],
     "no_time": ["absent", "year 1"],
     "message_on": ["entries"],
     "end_on": ["nowhere"],
@@ -190,11 +190,6 @@ def _dialect(chance: random.Random) -> Dialect:
     dialect = Dialect(**{trait: chance.choice(TRAITS[trait]) for trait in list(dict.fromkeys(lots))[:count]})
     if dialect.times in ("naive", "seven digits") and chance.random() < 0.5:  # where a zone matters
         dialect = replace(dialect, timezone=chance.choice(TRAITS["timezone"]))
-    # Only a code has a default value, and without an end time it is all there is.
-    if dialect.unfinished_state == "succeeded":
-        has_code = isinstance(dialect.states["succeeded"], int)
-        if not has_code or dialect.end_on == "nowhere" or dialect.states_as == "object":
-            dialect = replace(dialect, unfinished_state="running")
     return dialect
 
 

@@ -80,8 +80,8 @@ class Dialect:
     :ivar statuses: the word for each status of a job; ``states`` and ``severities`` likewise.
     :ivar statuses_as: ``object`` for ``{"Id": 1, "Name": word}``; ``states_as`` likewise.
     :ivar unfinished: whether the log shows an execution that has not ended.
-    :ivar unfinished_state: what is written for the state of such an execution; ``succeeded`` as where a code
-        has its default value until the end.
+    :ivar unfinished_state: what is written for the state of such an execution; ``succeeded`` or ``failed`` as
+        where a code, or a word, has its default value until the end.
     :ivar no_time: what is written for the end of such an execution.
     :ivar message_on: where it says what became of an execution: on itself, or in its log entries only.
     :ivar end_on: whether an execution says when it ended.
@@ -114,7 +114,7 @@ class Dialect:
     statuses_as: Written = "plain"
     states_as: Written = "plain"
     unfinished: Literal["shown", "hidden"] = "shown"
-    unfinished_state: Literal["running", "absent", "null", "succeeded"] = "running"
+    unfinished_state: Literal["running", "absent", "null", "succeeded", "failed"] = "running"
     no_time: Literal["null", "absent", "year 1"] = "null"
     message_on: Literal["execution", "entries"] = "execution"
     end_on: Literal["execution", "nowhere"] = "execution"
