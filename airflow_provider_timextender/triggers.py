@@ -272,9 +272,7 @@ class JobExecutionTrigger(BaseEventTrigger):
                     except TimeXtenderError as error:
                         problem = error
                         # One log may be refused where the statuses are not.
-                        if isinstance(error, Unavailable):
-                            rest = timedelta(seconds=error.retry_after or 0)
-                            rests_until = min(now + rest, good_at + patience)
+                        rests_until = min(now + _rest(error), good_at + patience)
                 if problem is None:
                     good_at, self._looked = now, True
                     if not isinstance(verdict, Waiting):
@@ -387,3 +385,8 @@ class JobExecutionTrigger(BaseEventTrigger):
         if isinstance(verdict, (Succeeded, Failed)):
             for _ in relay(verdict.execution, self.log):
                 await asyncio.sleep(0)
+
+
+def _rest(error: TimeXtenderError) -> timedelta:
+    """Return for how long the server has asked to be left alone."""
+    return timedelta(seconds=(error.retry_after or 0) if isinstance(error, Unavailable) else 0)

@@ -569,7 +569,8 @@ def test_r14_whole_json_of_another_shape_is_an_error_at_once(
 @pytest.mark.parametrize("way", WAYS)
 def test_r14_a_flat_log_is_not_called_several_executions(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     with speaking(monkeypatch, Dialect(nesting="flat")) as simulator:
+        task = Task(job_name=None, job_id=simulator.job("load").id, store=store_where_there_is_one())
         with pytest.raises(AirflowFailException, match="found a log entry among them") as caught:
-            run_all_tries(Task(job_name=None, job_id=simulator.job("load").id, store=Store()), way)
+            run_all_tries(task, way)
         assert "executions stand under" not in str(caught.value)
         assert simulator.count("execute") == 1

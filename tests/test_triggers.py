@@ -107,11 +107,13 @@ def test_r34_a_failure_is_a_small_event_however_much_there_is_to_say(simulator: 
 def test_r39_what_a_release_has_stored_still_rebuilds() -> None:
     classpath, arguments = trigger(job_id=OTHER, job_name=None, trigger_id=OTHER).serialize()
     assert classpath == "airflow_provider_timextender.triggers.JobExecutionTrigger"
-    assert set(arguments) == {
+    of_0_1_0 = {
         "timextender_conn_id", "job_id", "job_name", "trigger_id", "completed_after", "asked_at",
         "start_timeout", "poll_interval", "timeout", "execution_deadline", "max_unreachable", "known_key",
         "end_with",
     }  # fmt: skip
+    assert set(arguments) == of_0_1_0 | {"resumed"}
+    assert JobExecutionTrigger(**{name: arguments[name] for name in of_0_1_0}).arguments == arguments
     assert set(JobFinishedTrigger().serialize()[1]) == {
         "job_ids", "job_names", "states", "timextender_conn_id", "poll_interval"
     }  # fmt: skip
