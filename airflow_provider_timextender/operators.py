@@ -121,7 +121,9 @@ class ExecuteJobOperator(DefersMixin):
         (templated).
     :param if_running: what to do if the job is pending or running already (templated): ``submit`` it all the
         same, ``wait`` until it is idle, for ``timeout`` at most, ``attach`` to that execution and report its
-        outcome, or ``fail``.
+        outcome, or ``fail``. The API cannot start a job only if it is idle: tasks that start in the same
+        moment all see it idle, and all queue it. A pool with one slot that includes deferred tasks keeps
+        them apart.
     :raises JobFailed: if the execution failed; the message holds TimeXtender's own and the last errors.
     :raises JobNeverStarted: if it did not start in time.
     :raises JobBusy: if ``if_running`` did not let it be queued.
@@ -406,7 +408,7 @@ class ExecuteJobOperator(DefersMixin):
     def _look_before_deferring(self, context: Context, run: Run) -> Final | Run:
         """Return what it has come to, or else what is left to wait for."""
         try:
-            run, verdict = TimeXtenderHook(self.timextender_conn_id, max_unreachable=0).look(run)
+            run, verdict = self.hook.look(run, patience=0)
         except TimeXtenderError as error:
             if not error.may_pass:
                 raise

@@ -492,7 +492,8 @@ def test_r09_one_word_of_a_maintenance_ends_no_wait(simulator: Simulator, way: s
     word = Fault("body", body='{"status": "maintenance"}')
     simulator.job("load").log_lag = 0.4
     empty = Fault("body", body="[]")
-    after_submission(simulator, lambda: simulator.fault("execution logs", empty, empty, word))
+    words = (word, empty, empty, word)
+    after_submission(simulator, lambda: simulator.fault("execution logs", *words))
     assert Task(retries=0, store=store_where_there_is_one()).run(way)
 
 
