@@ -43,6 +43,7 @@ from airflow_provider_timextender.submission import (
     last_started,
 )
 from airflow_provider_timextender.verdict import (
+    LOG_LAG,
     Failed,
     Run,
     Succeeded,
@@ -240,9 +241,13 @@ class DurableSubmit:
         """
         run = Run(self._job_id, trigger_id, datetime.now(timezone.utc), self._start_timeout)
         try:
-            _, verdict = self._hook.look(run, every=1, looked=True)
-        except ContractError:
-            if cleared:  # it has ended somehow
+            run, verdict = self._hook.look(run, every=1, looked=True)
+            if isinstance(verdict, Waiting) and verdict.state == "ending" and verdict.settles:
+                time.sleep(min(LOG_LAG, self._start_timeout))
+                run, verdict = self._hook.look(run, every=1, looked=True)
+        except ContractError as error:
+            # Whatever an idle job's log says of it, it has ended somehow.
+            if cleared and not error.transient and self._is_idle():
                 return True
             raise
         if isinstance(verdict, Failed):
@@ -329,10 +334,12 @@ class DurableSubmit:
             self.log.warning(
                 "Should the answer to the request get lost, the execution cannot be looked for: %s", error
             )
-        busy = not alone and self._hook.get_job_status(self._job_id).state is not JobState.IDLE
-        self._memory.keep(self._record(executions, busy=busy))
+        self._memory.keep(self._record(executions, busy=not alone and not self._is_idle()))
         if alone:
             self._refuse_if_busy()
+
+    def _is_idle(self) -> bool:
+        return self._hook.get_job_status(self._job_id).state is JobState.IDLE
 
     def _refuse_if_busy(self) -> None:
         if (busy := judge_job(self._hook.get_job_status(self._job_id))) is not None:
@@ -422,7 +429,10 @@ class DurableSubmit:
             named = {canonical(e.trigger_id): e.trigger_id for e in executions if e.trigger_id}
             before = set(named) if before is None else before
             # What a log shows only at its end, or late, is found there then.
-            shown = {e.trigger_id for e in executions if is_unended(e)} or {
+            busy = judge_job(status) is not None
+            # What a busy job's log shows as over without an end may run: its state may be set before.
+            running = [e for e in executions if is_unended(e) or (busy and e.is_over and e.end is None)]
+            shown = {e.trigger_id for e in running} or {
                 id_ for key, id_ in named.items() if key not in before and key != BLANK_GUID
             }
             if len(shown) > 1:

@@ -197,7 +197,13 @@ class TimeXtenderHook(BaseHook):
             yield from execution.logs
 
     def look(
-        self, run: Run, *, every: int = 2, looked: bool = False, patience: float = math.inf
+        self,
+        run: Run,
+        *,
+        every: int = 2,
+        looked: bool = False,
+        patience: float = math.inf,
+        active: Callable[[Run], object] = lambda run: None,
     ) -> tuple[Run, Verdict]:
         """Look once at what is waited for, and judge it.
 
@@ -205,14 +211,20 @@ class TimeXtenderHook(BaseHook):
         :param looked: a look has succeeded before. So the API may refuse because of a maintenance, or the key
             may have been changed in the connection: the look is repeated as if the API could not be reached.
         :param patience: seconds for which that is done, if fewer than ``max_unreachable``.
+        :param active: as for :func:`~.looking.look`.
         :return: the run to look at next time, and the verdict.
         """
+
+        def remember(seen: Run) -> None:
+            nonlocal run
+            run = seen
+            active(seen)
 
         async def read(call: api.Call[T], *, once: bool = False) -> T:
             return self._client.read(call, patience=0 if once else patience)
 
         def look_once() -> tuple[Run, Verdict]:
-            return run_through(look(run, read, every=every, warn=self.log.warning))
+            return run_through(look(run, read, every=every, warn=self.log.warning, active=remember))
 
         return self._bear_refusals(look_once, patience) if looked else look_once()
 

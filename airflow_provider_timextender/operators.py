@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from airflow.providers.common.compat.sdk import (
@@ -407,8 +407,13 @@ class ExecuteJobOperator(DefersMixin):
 
     def _look_before_deferring(self, context: Context, run: Run) -> Final | Run:
         """Return what it has come to, or else what is left to wait for."""
+
+        def remember(seen: Run) -> None:
+            nonlocal run
+            run = seen
+
         try:
-            run, verdict = self.hook.look(run, patience=0)
+            run, verdict = self.hook.look(run, patience=0, active=remember)
         except TimeXtenderError as error:
             if not error.may_pass:
                 raise
@@ -421,12 +426,18 @@ class ExecuteJobOperator(DefersMixin):
 
     def _look_until_over(self, context: Context, run: Run, interval: float, timeout: float) -> Final:
         deadline = time.monotonic() + timeout
+
+        def remember(seen: Run) -> None:
+            nonlocal run
+            run = seen
+
+        look = partial(self.hook.look, looked=True, active=remember)
         while True:
             left = deadline - time.monotonic()
             # The last look always reads the log: what is over by then is no timeout.
             every = 1 if left <= 0 else 2
             try:
-                run, verdict = self.hook.look(run, every=every, looked=True, patience=max(0.0, left))
+                run, verdict = look(run, every=every, patience=max(0.0, left))
             except TimeXtenderError as error:
                 # With less than max_unreachable left it is the timeout that ends the wait.
                 if not error.may_pass or left >= self.hook.max_unreachable:

@@ -170,7 +170,7 @@ class Record:
             )
             if record.stage in ("queued", "done"):
                 guid(record.trigger_id, "trigger id")
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise InvalidInput(
                 f"it is no record of a submission ({type(error).__name__}: {error})."
             ) from None

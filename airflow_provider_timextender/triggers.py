@@ -311,9 +311,18 @@ class JobExecutionTrigger(BaseEventTrigger):
             return await client.read(call)  # which never repeats; the next snapshot does
 
         self._run, verdict = await look(
-            run, read, every=every, warn=self.log.warning, status=status, at=snapshot.at
+            run,
+            read,
+            every=every,
+            warn=self.log.warning,
+            active=self._remember,
+            status=status,
+            at=snapshot.at,
         )
         return verdict
+
+    def _remember(self, run: Run) -> None:
+        self._run = run
 
     async def _begin(self, client: AsyncClient) -> Run:
         given = self.arguments

@@ -57,6 +57,9 @@ class Run:
     :ivar compared_at: when the whole log was read as well; ``None`` if never.
     :ivar warned: it has been said which executions do not count.
     :ivar resumed: somebody else has waited before, so that the job may have been active unseen.
+    :ivar shown_at: when the log last showed the execution; ``None`` if never.
+    :ivar endless: what the log shows as over, or cannot be understood, and of which no end is known.
+    :ivar endless_since: from when on it has shown just these to an idle job; ``None`` if the job is not idle.
     """
 
     job_id: str
@@ -72,6 +75,9 @@ class Run:
     compared_at: datetime | None = None
     warned: bool = False
     resumed: bool = False
+    shown_at: datetime | None = None
+    endless: tuple[str, ...] = ()
+    endless_since: datetime | None = None
 
     def wants_log(self, status: JobStatus, every: int) -> bool:
         """Tell whether the log is worth asking for, now that the job's status has been read.
@@ -97,7 +103,30 @@ class Run:
             idle_since=(self.idle_since or now) if status.state is JobState.IDLE else None,
             state=status.state,
             unread=0 if read else self.unread + 1,
+            endless_since=self.endless_since if status.state is JobState.IDLE else None,
         )
+
+    def after_log(self, executions: Sequence[Execution], now: datetime) -> Run:
+        """Return the run with what a look into the log adds to its memory."""
+        ours = [e for e in executions if self.trigger_id is not None and e.is_under(self.trigger_id)]
+        endless = tuple(
+            f"{e.trigger_id} {e.start}"
+            for e in (executions if self.trigger_id is None else ours)
+            if e.end is None and e.state is not ExecutionState.RUNNING and self._counts(e)
+        )
+        same = endless == self.endless and self.endless_since is not None
+        since = None if self.idle_since is None else self.endless_since if same else now
+        return replace(self, shown_at=now if ours else self.shown_at, endless=endless, endless_since=since)
+
+    def _counts(self, execution: Execution) -> bool:
+        after = self.completed_after
+        return after is None or execution.start is None or execution.start >= after
+
+    def is_over_without_end(self, now: datetime) -> bool:
+        """Tell whether what has no end has been shown to an idle job for so long that it will get none."""
+        if self.endless_since is None:
+            return False
+        return (now - self.endless_since).total_seconds() >= min(self.start_timeout, LOG_LAG)
 
     def doubts_the_filter(self, now: datetime) -> bool:
         """Tell whether a log that shows nothing under the trigger id is to be compared with the whole one.
@@ -124,7 +153,10 @@ class Run:
     def has_waited_in_vain(self, now: datetime) -> bool:
         """Tell whether an idle job would have shown an execution by now."""
         # Nobody may have looked for a long time; then the log gets a moment to show what it is late with.
-        return self.idle_for(now) >= self.start_timeout and self.is_settled(now)
+        # What it has shown before may be hidden by one odd answer.
+        missed = (now - (self.shown_at or self.asked_at)).total_seconds()
+        long = min(self.idle_for(now), missed) >= self.start_timeout
+        return long and self.is_settled(now)
 
 
 @dataclass(frozen=True)
@@ -188,7 +220,7 @@ def judge(run: Run, status: JobStatus, executions: Sequence[Execution], now: dat
         return _judge_since(run, run.completed_after, status, executions, now)
     if run.trigger_id is None:
         return judge_job(status) or Idle(run.job_id)
-    in_vain = status.state is JobState.IDLE and run.has_waited_in_vain(now)
+    idle_long = status.state is JobState.IDLE and run.idle_for(now) >= run.start_timeout
     ours = [execution for execution in executions if execution.is_under(run.trigger_id)]
     if len(ours) > 1:
         raise ContractError(
@@ -200,7 +232,9 @@ def judge(run: Run, status: JobStatus, executions: Sequence[Execution], now: dat
             return early
         # A server may spell the id otherwise than it has in its receipt.
         verdict = judge_execution(replace(ours[0], trigger_id=run.trigger_id))
-        if in_vain and isinstance(verdict, Waiting) and verdict.state == "unknown":
+        if idle_long and isinstance(verdict, Waiting) and verdict.state == "unknown":
+            if not run.is_over_without_end(now):
+                return replace(verdict, settles=True)
             raise ContractError(
                 f"TimeXtender job {run.job_id} has been idle for {for_people(run.idle_for(now))}, so "
                 f"that its execution under trigger id {run.trigger_id} is over, but it is not known how: "
@@ -209,22 +243,22 @@ def judge(run: Run, status: JobStatus, executions: Sequence[Execution], now: dat
         return verdict
     if (waiting := judge_job(status)) is not None:
         return waiting
-    if not in_vain:
-        late = run.idle_for(now) >= run.start_timeout
-        return Waiting("idle", "The job is idle, and its log does not show the execution (yet).", late)
+    if not run.has_waited_in_vain(now):
+        why = "The job is idle, and its log does not show the execution (yet)."
+        return Waiting("idle", why, idle_long and run.shown_at is None)
     return _judge_absence(run, executions, now)
 
 
 def _judge_early(run: Run, status: JobStatus, execution: Execution, now: datetime) -> Waiting | None:
     """Judge an execution that is over by its state alone, which may be set before the end."""
-    if not execution.is_over or execution.end is not None or run.is_settled(now):
+    if not execution.is_over or execution.end is not None or run.is_over_without_end(now):
         return None
     said = execution.state.value if execution.state else "over"
     why = f"The execution is said to be {said}, and no end is known: it counts when the job stays idle. " + (
         execution.end_problem or "If another member holds the end, override vocabulary.fields.execution.end."
     )
     if status.state is None:
-        why += f" The job's status was not understood: {status.problem}"
+        return Waiting("unknown", f"{why} The job's status was not understood: {status.problem}")
     return Waiting("ending", why, run.idle_since is not None)
 
 
@@ -232,7 +266,12 @@ def _judge_since(
     run: Run, after: datetime, status: JobStatus, executions: Sequence[Execution], now: datetime
 ) -> Verdict:
     """Judge by the execution that ended last since a moment."""
-    completed = last_completed(executions, after)
+    try:
+        completed = last_completed(executions, after)
+    except ContractError as error:
+        if run.is_over_without_end(now):
+            raise
+        return Waiting("ending", str(error), run.idle_since is not None)
     if completed is not None:
         return _judge_early(run, status, completed, now) or judge_execution(completed)
     if (waiting := judge_job(status)) is not None:
@@ -242,9 +281,10 @@ def _judge_since(
         begun = execution.start is None or execution.start >= after
         if execution.state is None and not execution.is_over and begun:
             why += f" One has begun whose state was not understood: {execution.problem}"
-            if run.has_waited_in_vain(now):
+            late = run.idle_for(now) >= run.start_timeout
+            if late and run.is_over_without_end(now):
                 raise ContractError(f"TimeXtender job {status.job_id} is idle. {why}")
-            return Waiting("unknown", why)
+            return Waiting("unknown", why, late)
     if ends := [execution.end for execution in executions if execution.end is not None]:
         why += (
             f" The last end that the log shows is {max(ends).isoformat()}. If that is not so, and the API's "
@@ -266,13 +306,13 @@ def _judge_absence(run: Run, executions: Sequence[Execution], now: datetime) -> 
             "another member holds the id, override vocabulary.fields.execution.trigger_id or .log.trigger_id "
             "in the extra of the connection."
         )
-    begun = [e for e in recent if e.start is not None and e.start >= run.asked_at - ASKED_BEFORE]
-    if run.active_at is not None or run.resumed or begun:
+    begun = [e for e in recent if e.start is None or e.start >= run.asked_at - ASKED_BEFORE]
+    if run.active_at is not None or run.shown_at is not None or run.resumed or begun:
         others = ", ".join(str(e.trigger_id) for e in begun[-5:]) or "none"
         raise ContractError(
-            f"{idle}, but it has run since the execution was asked for, or may have, and {nothing}. What has "
-            f"begun since: {others}. So it is not known whether that one has run, nor how it ended. Look in "
-            "TimeXtender. If another member holds the trigger id, override "
+            f"{idle}, but it has run since the execution was asked for, or may have, and {nothing}. What may "
+            f"have begun since: {others}. So it is not known whether that one has run, nor how it ended. "
+            "Look in TimeXtender. If another member holds the trigger id, override "
             "vocabulary.fields.execution.trigger_id in the extra of the connection."
         )
     return NeverStarted(
@@ -399,14 +439,19 @@ def last_completed(executions: Sequence[Execution], after: datetime) -> Executio
         )
     timed = [(execution.end or execution.start, execution) for execution in over]
     completed = [(moment, execution) for moment, execution in timed if moment and moment >= after]
-    if any(e.end is None for _, e in completed) and len({e.state for _, e in completed}) > 1:
+    last = max((moment for moment, _ in completed), default=None)
+    # An end that is not known may be the last; of equal ends, each may be.
+    candidates = {e.state for moment, e in completed if moment == last}
+    if any(e.end is None for _, e in completed):
+        candidates = {e.state for _, e in completed}
+    if len(candidates) > 1:
         raise ContractError(
             f"{len(completed)} executions of TimeXtender job {executions[0].job_id} have begun or ended "
-            f"since {after.isoformat()}, and not of each the end is known, so that it cannot be told which "
-            "of them ended last. If another member holds it, override vocabulary.fields.execution.end in the "
-            "extra of the connection."
+            f"since {after.isoformat()}, and their ends are not known, or equal, so that it cannot be told "
+            "which of them ended last. If another member holds the ends, override "
+            "vocabulary.fields.execution.end in the extra of the connection."
         )
-    return max(completed, key=lambda pair: pair[0])[1] if completed else None
+    return next((execution for moment, execution in completed if moment == last), None)
 
 
 def say_passed_over(executions: Sequence[Execution], after: datetime) -> str | None:

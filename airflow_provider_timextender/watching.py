@@ -243,6 +243,7 @@ class Found:
 
     :ivar job_id: ``None`` if nothing was read, and a watcher only gets the time to tell one more.
     :ivar ends: all that has ended. :ivar early: the names of those that may be said to have ended too early.
+    :ivar running: the one of these that a busy job is probably busy with.
     :ivar healed: the log could not be read before.
     :ivar more: a watcher has more to tell. :ivar when_stored: what is to be done when its event is stored.
     :ivar passed: all watchers are done with it.
@@ -251,6 +252,7 @@ class Found:
     job_id: str | None = None
     ends: Sequence[End] = ()
     early: frozenset[str] = frozenset()
+    running: str | None = None
     healed: bool = False
     more: bool = False
     when_stored: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
@@ -400,7 +402,7 @@ class JobFinishedTrigger(BaseEventTrigger):
     def _take(self, told: Told, job_id: str, found: Found, backlog: dict[tuple[str, str], End]) -> Told:
         if found.healed and not told.knows(job_id):
             self.log.warning("TimeXtender job %s: what ended before this look is not told.", job_id)
-        told = told.begun(job_id, found.ends)
+        told = told.begun(job_id, [end for end in found.ends if end.name != found.running])
         if told.hides(job_id, found.ends) and job_id not in self._hidden:
             self._hidden.add(job_id)
             self.log.warning(
@@ -494,6 +496,9 @@ class JobFinishedTrigger(BaseEventTrigger):
         endless = frozenset(end.name for end in seen.ends if end.execution.end is None)
         early = endless - turn.endless if idle else endless
         turn.endless = endless if idle else frozenset()
+        running = (
+            None if idle else next((end.name for end in reversed(seen.ends) if end.name in endless), None)
+        )
         unread = status.problem if status is not None and early else None
         for what, problem in (
             ("Its executions are told without.", seen.times),
@@ -506,7 +511,7 @@ class JobFinishedTrigger(BaseEventTrigger):
             if problem and what not in turn.said:
                 turn.said.add(what)
                 self.log.warning("TimeXtender job %s: %s %s", job_id, problem, what)
-        return Found(job_id, seen.ends, early, healed)
+        return Found(job_id, seen.ends, early, running, healed)
 
     def _pass_over(self, job_id: str, error: TimeXtenderError, turn: Turn) -> None:
         until = "its turn comes again"

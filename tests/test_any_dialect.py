@@ -449,7 +449,7 @@ def test_r02_r05_an_execution_under_another_id_than_its_receipt_is_not_run_again
             return queued
 
         monkeypatch.setattr(simulator.world, "queue", queue_under_another_id)
-        with pytest.raises(AirflowFailException, match=r"begun since: [0-9a-f].*execution\.trigger_id"):
+        with pytest.raises(AirflowFailException, match=r"have begun since: [0-9a-f].*execution\.trigger_id"):
             run_all_tries(Task(store=store_where_there_is_one()), way)
         assert simulator.count("execute") == 1
 
@@ -471,6 +471,79 @@ def test_r22_the_receipts_spelling_of_an_id_is_returned_in_every_mode(
 
         monkeypatch.setattr(simulator.world, "queue", queue_then_lower)
         assert task.run(way) == task.ti.xcoms["trigger_id"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_r11_what_was_seen_active_is_not_denied_though_its_log_could_not_be_read(
+    monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    with speaking(monkeypatch, Dialect(), duration=0.5) as simulator:
+
+        def fail_then_forget() -> None:
+            simulator.fault("execution logs", always=Fault("status", status=500))
+            simulator.fault("logs", always=Fault("body", body="[]"))
+            empty = Fault("body", body="[]")
+            threading.Timer(1.2, lambda: simulator.fault("execution logs", always=empty)).start()
+
+        after_submission(simulator, fail_then_forget)
+        task = Task(store=store_where_there_is_one(), max_unreachable=10)
+        with pytest.raises(AirflowFailException, match="not known whether that one has run"):
+            run_all_tries(task, way)
+        assert simulator.count("execute") == 1
+
+
+# --- a clear ---
+
+
+@needs_store
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("html"),
+        Fault("body", body='[{"Timestamp": "2026-01-01", "Severity": "Info", "Message": "x"}]'),
+        Fault("body", body='{"value": []}'),
+    ],
+    ids=["html", "flat", "wrapped"],
+)
+def test_r06_a_clear_loads_nothing_beside_an_execution_whose_log_cannot_be_read(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch, fault: Fault
+) -> None:
+    simulator.job("load").duration = 60
+    task = Task(store=Store(), retries=0, max_unreachable=0.3)
+    dies_when_it_looks(task, monkeypatch)
+    task.clear()
+    simulator.fault("execution logs", always=fault)
+    with pytest.raises((AirflowFailException, errors.TimeXtenderError)):
+        task.run()
+    assert simulator.count("execute") == 1
+
+
+@needs_store
+@pytest.mark.parametrize("outcome", ["succeeded", "failed"])
+@pytest.mark.parametrize("cleared", [True, False])
+def test_r06_r08_what_is_over_without_an_end_is_over_for_the_next_try(
+    monkeypatch: pytest.MonkeyPatch, outcome: Any, cleared: bool
+) -> None:
+    with speaking(monkeypatch, Dialect(end_on="nowhere"), outcome=outcome) as simulator:
+        task = Task(store=Store(), retries=1)
+        dies_when_it_looks(task, monkeypatch)
+        simulator.finish(outcome)
+        simulator.job("load").outcome = "succeeded"
+        if cleared:
+            task.clear()
+        anew = cleared or outcome == "failed"
+        assert task.run() == simulator.world.executions[-1].trigger_id
+        assert simulator.count("execute") == (2 if anew else 1)
+
+
+def test_r07_attaching_finds_what_runs_under_a_word_that_is_set_before_the_end(
+    monkeypatch: pytest.MonkeyPatch, ti: TaskInstance
+) -> None:
+    with speaking(monkeypatch, Dialect(unfinished_state="succeeded"), duration=0.6, pickup=0.0) as simulator:
+        ours = simulator.run("load")
+        task = Task(retries=0, if_running="attach", store=store_where_there_is_one())
+        assert task.run() == ours.trigger_id
+        assert simulator.count("execute") == 0
 
 
 # --- what passes ---

@@ -41,6 +41,7 @@ class Died(BaseException):
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("airflow_provider_timextender.verdict.LOG_LAG", 0.3)
     monkeypatch.setattr("airflow_provider_timextender.sensors.LOG_LAG", 0.3)
+    monkeypatch.setattr(durable, "LOG_LAG", 0.3)
     monkeypatch.setattr(operators, "MAX_MOMENT", 0.05)
 
 

@@ -301,7 +301,11 @@ def test_r01_a_state_without_an_end_counts_only_when_the_job_stays_idle(state: E
     if state is None:
         over = replace(over, end_problem="execution.end is 'N/A', which is no time", problem="it is 'Done'")
     for run in (RUN, replace(RUN, trigger_id=None, completed_after=START)):
-        busy, idle = run.after(RUNNING, after(2), read=True), run.after(IDLE, after(2), read=True)
+        busy = run.after(RUNNING, after(2), read=True).after_log([over], after(2))
+        idle = run.after(IDLE, after(2), read=True).after_log([over], after(2))
+        watched = run.after(IDLE, after(-9999), read=True).after_log([], after(-9999))
+        just_shown = watched.after(IDLE, after(2), read=True).after_log([over], after(2))
+        assert isinstance(judge(just_shown, IDLE, [over], after(3)), Waiting), "the job may have begun since"
         assert judge(busy, RUNNING, [over], after(2)).state == "ending"  # type: ignore[union-attr]
         early = judge(idle, IDLE, [over], after(2 + LOG_LAG - 1))
         assert isinstance(early, Waiting)
@@ -314,10 +318,33 @@ def test_r01_a_state_without_an_end_counts_only_when_the_job_stays_idle(state: E
             assert isinstance(verdict, Succeeded if state is ExecutionState.SUCCEEDED else Failed)
 
 
+def test_r24_equal_ends_and_different_outcomes_are_not_told_apart() -> None:
+    good, bad = replace(GOOD, end=after(9)), replace(BAD, end=after(9))
+    for both in ([good, bad], [bad, good]):
+        with pytest.raises(errors.ContractError, match="which of them ended last"):
+            last_completed(both, after(1))
+    assert last_completed([good, bad, replace(BAD, end=after(10))], after(1)) is not None
+
+
+def test_r24_a_running_load_breaks_no_wait_by_moment() -> None:
+    run = replace(RUN, trigger_id=None, completed_after=START)
+    failed, early = replace(BAD, start=after(1), end=after(2)), replace(GOOD, start=after(5), end=None)
+    seen = run.after(RUNNING, after(6), read=True).after_log([failed, early], after(6))
+    assert isinstance(judge(seen, RUNNING, [failed, early], after(6)), Waiting)
+
+
+def test_r02_r05_what_the_log_has_shown_is_not_denied() -> None:
+    ours = replace(GOING, trigger_id=TRIGGER)
+    shown = RUN.after(IDLE, after(1), read=True).after_log([ours], after(600))
+    assert isinstance(judge(shown, IDLE, [], after(700)), Waiting), "one odd answer ends no wait"
+    with pytest.raises(errors.ContractError, match="or may have"):
+        judge(shown, IDLE, [], after(1300))
+
+
 def test_r08_nothing_that_may_have_run_is_said_to_have_never_started() -> None:
     seen = RUN.after(IDLE, after(1), read=True)
     theirs = replace(GOOD, trigger_id=OTHER, start=after(5), end=after(6))
-    with pytest.raises(errors.ContractError, match=f"has begun since: {OTHER}"):
+    with pytest.raises(errors.ContractError, match=f"may have begun since: {OTHER}"):
         judge(seen, IDLE, [theirs], after(700))
     with pytest.raises(errors.ContractError, match="or may have"):
         judge(replace(seen, resumed=True), IDLE, [], after(700))
@@ -343,8 +370,12 @@ def test_the_whole_log_is_compared_once_a_wait_and_again_before_an_end() -> None
 def test_r17_an_execution_that_nobody_can_read_is_waited_for_until_the_job_is_idle_for_long() -> None:
     odd = replace(ODD, trigger_id=TRIGGER, start=after(1))
     for run in (RUN, replace(RUN, trigger_id=None, completed_after=START)):
-        seen = run.after(IDLE, after(1), read=True)
+        seen = run.after(IDLE, after(1), read=True).after_log([odd], after(1))
         assert judge(seen, IDLE, [odd], after(599)).state == "unknown"  # type: ignore[union-attr]
+        fresh = run.after(IDLE, after(1), read=True).after_log([], after(1)).after_log([odd], after(699))
+        begun = judge(fresh, IDLE, [odd], after(700))
+        assert isinstance(begun, Waiting), "it has only just begun, and the status is older than the log"
+        assert begun.settles
         assert isinstance(judge(seen, RUNNING, [odd], after(700)), Waiting)
         with pytest.raises(errors.ContractError, match=str(ODD.problem)):
             judge(seen, IDLE, [odd], after(700))

@@ -18,7 +18,7 @@ from aiohttp import web
 
 from airflow_provider_timextender import api, polling
 from airflow_provider_timextender.errors import InvalidInput
-from airflow_provider_timextender.simulator import BLANK_TRIGGER_ID, Execution, Fault, Job, Simulator
+from airflow_provider_timextender.simulator import BLANK_TRIGGER_ID, Dialect, Execution, Fault, Job, Simulator
 from airflow_provider_timextender.triggers import JobFinishedTrigger
 
 from .conftest import API_KEY
@@ -569,6 +569,30 @@ def test_r27_what_ends_after_the_first_look_is_told_whatever_the_clock_says(
     told += watcher.watch(lambda told: bool(told))
     told += watcher.watch(lambda _: True)
     assert sorted(ids(told)) == sorted(news)
+
+
+@shares
+@close_together
+@pytest.mark.parametrize("runs_first", [True, False])
+def test_r01_r27_a_word_that_is_set_before_the_end_is_not_told_before(
+    organisation: Any, runs_first: bool
+) -> None:
+    simulator = organisation(1)
+    simulator.dialect = Dialect(unfinished_state="succeeded")
+    job = simulator.job("job 0")
+    before = simulator.run("job 0").trigger_id
+    simulator.finish()
+    job.pickup, job.duration, job.outcome = 0.0, 0.8, "failed"
+    watcher = Watcher(simulator)
+    if runs_first:
+        ours = simulator.run("job 0").trigger_id
+        assert watcher.begin() == []
+    else:
+        assert watcher.begin() == []
+        ours = simulator.run("job 0").trigger_id
+    told = watcher.watch(lambda told: bool(told))
+    assert [(event["trigger_id"], event["state"]) for event in told] == [(ours, "failed")]
+    assert before not in ids(told)
 
 
 @shares
