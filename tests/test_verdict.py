@@ -331,6 +331,9 @@ def test_r24_a_running_load_breaks_no_wait_by_moment() -> None:
     failed, early = replace(BAD, start=after(1), end=after(2)), replace(GOOD, start=after(5), end=None)
     seen = run.after(RUNNING, after(6), read=True).after_log([failed, early], after(6))
     assert isinstance(judge(seen, RUNNING, [failed, early], after(6)), Waiting)
+    idle = seen.after(IDLE, after(7), read=True).after_log([failed, early], after(7))
+    with pytest.raises(errors.ContractError, match="which of them ended last"):
+        judge(idle, IDLE, [failed, early], after(7 + LOG_LAG))
 
 
 def test_r02_r05_what_the_log_has_shown_is_not_denied() -> None:
