@@ -342,8 +342,13 @@ def _judge_failure(lived: Lived, end: End, since: float) -> Iterator[str]:
         # At once, unless the right shape has come before, which would let it pass.
         true = "wrong type" in faults
     elif "it has run since the execution was asked for" in said:
-        seen = bool(lived.plan.others or life.deaths) or len(life.tries) > 1
-        true = seen and bool(named) and named[0].outcome == "never starts"
+        # A trigger that takes a wait up later than an interval has missed what was before.
+        missed = (
+            bool(lived.plan.others or life.deaths)
+            or len(life.tries) > 1
+            or lived.plan.arguments["deferrable"]
+        )
+        true = bool(missed and named and named[0].outcome == "never starts")
     elif re.search(r"HTTP 40[13]", said):
         true = lived.plan.rotation is not None
     else:
