@@ -92,7 +92,8 @@ def without_key(text: str, key: str) -> str:
 
 def _without(key: str, body: bytes) -> bytes:
     body = body.replace(key.encode(), b"***")
-    if _escaped(key).search(body) is None:
+    # Most answers have neither, and this is on the way of each.
+    if (b"\\" not in body and b"%" not in body) or _escaped(key).search(body) is None:
         return body
     return re.sub("".join(f"(?:{re.escape(c)}|{_escapes(c)})" for c in key).encode(), b"***", body)
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from airflow_provider_timextender.api import Call, Execution, JobStatus, if_any, job_logs, job_status
 from airflow_provider_timextender.errors import TimeXtenderError
-from airflow_provider_timextender.verdict import Run, Verdict, judge, judge_job, say_passed_over
+from airflow_provider_timextender.verdict import Run, Verdict, judge, say_passed_over
 
 T = TypeVar("T")
 
@@ -48,7 +48,8 @@ async def look(
 
     :param every: the log of a busy job is read at every so many looks; 1 for always.
     :param warn: is told, once, what does not count.
-    :param active: is given what is to be remembered if the job is active, even if its log cannot be read.
+    :param active: is given the run with when the job was last active, which counts even if its log cannot be
+        read.
     :param status: the job's status, if it is known already. :param at: and when it was asked for.
     :return: the run to look at next time, and the verdict.
     """
@@ -56,10 +57,9 @@ async def look(
     if status is None:
         status = await read(job_status(run.job_id))
     at = at or datetime.now(timezone.utc)
-    if judge_job(status) is not None:
-        active(replace(run, active_at=at))
     wanted = run.wants_log(status, every)
-    run = run.after(status, at, read=wanted)
+    before, run = run, run.after(status, at, read=wanted)
+    active(replace(before, active_at=run.active_at))
     executions: list[Execution] = []
     if wanted:
         run, executions = await _read_log(run, read, at)

@@ -21,7 +21,7 @@ from airflow_provider_timextender.api import (
     guid,
 )
 from airflow_provider_timextender.errors import ContractError, InvalidInput
-from airflow_provider_timextender.verdict import LONG_BEFORE, Run, recent_ones
+from airflow_provider_timextender.verdict import LONG_BEFORE, Run
 
 MOST_KNOWN = 1000
 """How many trigger ids a record holds: it stays below the 64 KB that Airflow takes in any database."""
@@ -103,7 +103,8 @@ class Record:
         """
         starts = sorted(e.start for e in executions or () if e.start is not None)
         since = starts[-1] - LONG_BEFORE if starts else None
-        possible = _possible(executions or (), since)
+        recent = _younger(executions or (), since)
+        possible = _possible(recent, since)
         if len(possible) > MOST_KNOWN and len(starts) > MOST_KNOWN and starts[-1] > starts[-1 - MOST_KNOWN]:
             # By its own clock, what a server starts next starts after all that it has started before.
             since = max(starts[-1] - LONG_BEFORE, starts[-1 - MOST_KNOWN])
@@ -113,7 +114,7 @@ class Record:
         return cls(
             job_id=job_id,
             asked_at=now,
-            hidden=busy and not any(is_unended(e) and e.trigger_id for e in recent_ones(executions or ())),
+            hidden=busy and not any(is_unended(e) and e.trigger_id for e in recent),
             known=tuple(ids) if known else None,
             unnamed=sum(e.trigger_id is None for e in possible),
             given=given,
@@ -275,4 +276,9 @@ def last_started(executions: Sequence[Execution], since: datetime | None) -> Exe
 
 def _possible(executions: Sequence[Execution], since: datetime | None) -> list[Execution]:
     """Return the executions that may have come of a request, or be taken for one that has."""
-    return [e for e in executions if not e.by_hand and (since is None or e.start is None or e.start > since)]
+    return [execution for execution in _younger(executions, since) if not execution.by_hand]
+
+
+def _younger(executions: Sequence[Execution], since: datetime | None) -> list[Execution]:
+    """Return the executions that are not known to have started by a moment of the server's clock."""
+    return [e for e in executions if since is None or e.start is None or e.start > since]

@@ -112,21 +112,24 @@ class Run:
         endless = tuple(
             f"{e.trigger_id} {e.start}"
             for e in (executions if self.trigger_id is None else ours)
-            if e.end is None and e.state is not ExecutionState.RUNNING and self._counts(e)
+            if e.end is None and e.state is not ExecutionState.RUNNING and self.counts(e)
         )
         same = endless == self.endless and self.endless_since is not None
         since = None if self.idle_since is None else self.endless_since if same else now
         return replace(self, shown_at=now if ours else self.shown_at, endless=endless, endless_since=since)
 
-    def _counts(self, execution: Execution) -> bool:
+    def counts(self, execution: Execution) -> bool:
+        """Tell whether an execution without an end may be one that is waited for, by its start."""
         after = self.completed_after
         return after is None or execution.start is None or execution.start >= after
 
+    def _has_lasted(self, since: datetime | None, now: datetime) -> bool:
+        """Tell whether something has been so for as long as a log may be late."""
+        return since is not None and (now - since).total_seconds() >= min(self.start_timeout, LOG_LAG)
+
     def is_over_without_end(self, now: datetime) -> bool:
         """Tell whether what has no end has been shown to an idle job for so long that it will get none."""
-        if self.endless_since is None:
-            return False
-        return (now - self.endless_since).total_seconds() >= min(self.start_timeout, LOG_LAG)
+        return self._has_lasted(self.endless_since, now)
 
     def doubts_the_filter(self, now: datetime) -> bool:
         """Tell whether a log that shows nothing under the trigger id is to be compared with the whole one.
@@ -146,9 +149,7 @@ class Run:
 
     def is_settled(self, now: datetime) -> bool:
         """Tell whether a job has been watched idle for so long that its log is no longer late."""
-        if self.idle_since is None:
-            return False
-        return (now - self.idle_since).total_seconds() >= min(self.start_timeout, LOG_LAG)
+        return self._has_lasted(self.idle_since, now)
 
     def has_waited_in_vain(self, now: datetime) -> bool:
         """Tell whether an idle job would have shown an execution by now."""
@@ -278,8 +279,7 @@ def _judge_since(
         return waiting
     why = f"No execution has ended since {after.isoformat()}."
     for execution in executions:
-        begun = execution.start is None or execution.start >= after
-        if execution.state is None and not execution.is_over and begun:
+        if execution.state is None and not execution.is_over and run.counts(execution):
             why += f" One has begun whose state was not understood: {execution.problem}"
             late = run.idle_for(now) >= run.start_timeout
             if late and run.is_over_without_end(now):
@@ -326,12 +326,6 @@ ASKED_BEFORE = timedelta(minutes=1)
 
 LONG_BEFORE = timedelta(days=1)
 """What started so long before a request, or before the youngest execution then, has not come of it."""
-
-
-def recent_ones(executions: Sequence[Execution]) -> list[Execution]:
-    """Return the executions that a recent request may have started, by the server's own clock."""
-    since = max((e.start for e in executions if e.start is not None), default=None)
-    return [e for e in executions if since is None or e.start is None or e.start > since - LONG_BEFORE]
 
 
 def judge_job(status: JobStatus) -> Waiting | None:
