@@ -35,10 +35,10 @@ test-live: $(INSTALLED) ## Run the tests in a live Airflow only (LIVE_TASKS=500 
 	$(BIN)/python -m pytest -m live -s
 
 chaos: $(INSTALLED) ## Live random lives of a task, with faults and deaths (SEEDS=2000 lives more)
-	@$(BIN)/python -m tests.chaos --seeds $(SEEDS)
+	@$(BIN)/python -m tests.processes.chaos --seeds $(SEEDS)
 
 dialects: $(INSTALLED) ## Live tasks against random dialects of the API (SEEDS=2000 lives more)
-	@$(BIN)/python -m tests.dialects --seeds $(SEEDS)
+	@$(BIN)/python -m tests.processes.dialects --seeds $(SEEDS)
 
 test: $(INSTALLED) ## Run all tests; api.py, verdict.py and submission.py must be covered entirely
 	$(BIN)/python -m pytest --cov --cov-report=

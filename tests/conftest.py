@@ -36,7 +36,7 @@ import tenacity  # noqa: E402
 
 from airflow_provider_timextender.simulator import Job, Simulator  # noqa: E402
 
-from .lives import Nursery  # noqa: E402
+from .processes.lives import Nursery  # noqa: E402
 
 API_KEY = "tx-S3cret-K3y-0f-the-tests"
 """The key of every simulator here. No output of any test may show it."""

@@ -20,7 +20,7 @@ from airflow_provider_timextender import polling
 from airflow_provider_timextender.simulator import Fault, Job, Simulator
 from airflow_provider_timextender.triggers import JobExecutionTrigger, JobFinishedTrigger
 
-from .conftest import API_KEY
+from ..conftest import API_KEY
 from .running import SHARES, events_of, fire, stored
 
 OTHER = "11111111-1111-1111-1111-111111111111"

@@ -1,9 +1,9 @@
 """Where the processes of a task's life come from: one that has imported everything, and forks.
 
-``python -m tests.nursery FD`` takes sockets over its own and forks a process for each. Whatever survives such
-a process is kept by whoever holds the other end, so that its death loses what the death of a worker or a
-triggerer loses. It also asks before and after everything that leaves a trace outside: those are the
-boundaries, and the answer may be to die there.
+``python -m tests.processes.nursery FD`` takes sockets over its own and forks a process for each. Whatever
+survives such a process is kept by whoever holds the other end, so that its death loses what the death of a
+worker or a triggerer loses. It also asks before and after everything that leaves a trace outside: those are
+the boundaries, and the answer may be to die there.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from airflow_provider_timextender import client, triggers
 from airflow_provider_timextender.hooks import TimeXtenderHook
 from airflow_provider_timextender.operators import ExecuteJobOperator
 
-from .running import events_of, stored
+from ..airflow.running import events_of, stored
 
 LONGEST = 90
 """Seconds after which a process is taken for stuck, and ended."""

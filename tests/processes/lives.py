@@ -35,8 +35,8 @@ class Nursery:
         self._turn = Lock()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.nursery", str(theirs.fileno())],
-                cwd=Path(__file__).parent.parent,
+                [sys.executable, "-m", "tests.processes.nursery", str(theirs.fileno())],
+                cwd=Path(__file__).parents[2],
                 env=_clean_environment(self._home.name),
                 pass_fds=[theirs.fileno()],
                 stdout=subprocess.DEVNULL,

@@ -28,7 +28,7 @@ from airflow_provider_timextender.operators import STATE_KEY, ExecuteJobOperator
 from airflow_provider_timextender.sensors import JobStatusSensor
 from airflow_provider_timextender.simulator import Fault, Simulator
 
-from .conftest import Store, TaskInstance, after_submission, context_of
+from ..conftest import Store, TaskInstance, after_submission, context_of
 from .running import DEFERRABLE, SHARES, fire, live, stored
 
 pytestmark = pytest.mark.usefixtures("_task_log")

@@ -36,8 +36,8 @@ from airflow_provider_timextender.hooks import TimeXtenderHook
 from airflow_provider_timextender.incoming import ERROR_LIMIT, Incoming, without_key
 from airflow_provider_timextender.simulator import Simulator
 
-from .conftest import API_KEY
-from .test_client import FromWorker
+from ..conftest import API_KEY
+from ..http.test_client import FromWorker
 
 JOB = "3f2504e0-4f89-11d3-9a0c-0305e82c3301"
 TRIGGER = "7d444840-9dc0-11d1-b245-5ffdce74fad2"

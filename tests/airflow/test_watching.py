@@ -21,7 +21,7 @@ from airflow_provider_timextender.errors import InvalidInput
 from airflow_provider_timextender.simulator import BLANK_TRIGGER_ID, Dialect, Execution, Fault, Job, Simulator
 from airflow_provider_timextender.triggers import JobFinishedTrigger
 
-from .conftest import API_KEY
+from ..conftest import API_KEY
 from .running import SHARES, stored
 
 OTHER = "11111111-1111-1111-1111-111111111111"

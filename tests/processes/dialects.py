@@ -1,6 +1,6 @@
 """Tasks that meet the API in a random dialect: none may say a falsehood, run a load twice or wait for ever.
 
-``python -m tests.dialects --seeds 2000`` lives as many lives, and judges each by what the simulated
+``python -m tests.processes.dialects --seeds 2000`` lives as many lives, and judges each by what the simulated
 TimeXtender did; ``--seed N`` shows one of them. The judge knows nothing of the package but the names of its
 errors and of the settings that its messages have to name.
 """
@@ -32,8 +32,10 @@ import tenacity
 
 from airflow_provider_timextender.simulator import BLANK_TRIGGER_ID, Dialect, Execution, Job, Simulator
 
-from .conftest import Store, TaskInstance, context_of, pytest_unconfigure
-from .running import live, stored
+from ..conftest import Store, TaskInstance, context_of, pytest_unconfigure
+
+# isort: split
+from ..airflow.running import live, stored  # after Airflow's environment
 
 INTERVAL, START_TIMEOUT, MAX_UNREACHABLE, TIMEOUT, RETRIES = 0.05, 0.6, 1.5, 5.0, 2
 
@@ -663,7 +665,7 @@ def table(lives: Sequence[Life]) -> str:
     lines += ["", *examples(lives), "", *unhealed(lives), ""]
     lines += [f"{life.plan.seed}: {describe(life.plan)}: {wrong}" for life in lives for wrong in life.wrong]
     if wrong:
-        lines.append("Replay one with: python -m tests.dialects --seed N")
+        lines.append("Replay one with: python -m tests.processes.dialects --seed N")
     return "\n".join(lines)
 
 
@@ -707,7 +709,7 @@ def hurry() -> Iterator[None]:
     """Let the package repeat a read at once, and log where the lives are kept."""
     from airflow_provider_timextender import client, operators, sensors, triggers, watching
 
-    log = logging.getLogger("tests.dialects.task")
+    log = logging.getLogger("tests.processes.dialects.task")
     log.setLevel(logging.INFO)
     log.propagate = False
     log.handlers = [Notes()]
@@ -734,7 +736,7 @@ def live_all(seeds: Iterable[int], jobs: int) -> list[Life]:
 
 def main() -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(prog="python -m tests.dialects", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.processes.dialects", description=__doc__)
     parser.add_argument("--seeds", type=int, default=200, help="how many lives")
     parser.add_argument("--start", type=int, default=0, help="the first seed")
     parser.add_argument("--seed", type=int, help="show the life of this one")

@@ -1,6 +1,6 @@
 """Random lives of a task: every kind of fault and death, in any order.
 
-``python -m tests.chaos --seeds 2000`` lives them, and judges each by what TimeXtender has seen;
+``python -m tests.processes.chaos --seeds 2000`` lives them, and judges each by what TimeXtender has seen;
 ``--seed N`` shows one of them. The judge knows nothing of the package but the names of its errors.
 """
 
@@ -415,7 +415,7 @@ def table(lives: list[Lived]) -> str:
     for lived in lives:
         lines += [f"seed {lived.plan.seed}: {wrong}" for wrong in lived.wrong]
     if wrong:
-        lines.append("Replay one with: python -m tests.chaos --seed N")
+        lines.append("Replay one with: python -m tests.processes.chaos --seed N")
     return "\n".join(lines)
 
 
@@ -427,7 +427,7 @@ def live_all(nursery: Nursery, seeds: Iterable[int], jobs: int) -> list[Lived]:
 
 def main() -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.processes.chaos", description=__doc__)
     parser.add_argument("--seeds", type=int, default=200, help="how many lives")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--seed", type=int, help="show the life of this one")

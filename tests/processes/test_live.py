@@ -18,8 +18,8 @@ import pytest
 
 from airflow_provider_timextender.simulator import Job, Simulator
 
-from .conftest import API_KEY, after_submission, shows_key
-from .running import SHARES
+from ..airflow.running import SHARES
+from ..conftest import API_KEY, after_submission, shows_key
 from .stack import Stack, until
 
 pytestmark = [

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from ..airflow.running import SHARES
 from .chaos import live_all, table
 from .lives import Nursery
-from .running import SHARES
 
 
 @pytest.mark.skipif(not SHARES, reason="before Airflow 3.3 nothing of a task survives its process")

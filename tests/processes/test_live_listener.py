@@ -13,8 +13,8 @@ import pytest
 from airflow_provider_timextender.simulator import Job, Simulator
 from airflow_provider_timextender.simulator.server import example_jobs
 
-from .conftest import API_KEY, EXAMPLE_DAGS
-from .running import SHARES
+from ..airflow.running import SHARES
+from ..conftest import API_KEY, EXAMPLE_DAGS
 from .stack import Stack, until
 
 pytestmark = [

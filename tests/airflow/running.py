@@ -21,7 +21,7 @@ except ImportError:
     from airflow.exceptions import AirflowRescheduleException
 
 if TYPE_CHECKING:
-    from .conftest import TaskInstance
+    from ..conftest import TaskInstance
 
 SHARES = find_spec("airflow.triggers.shared_stream") is not None
 """Whether this Airflow runs one poll for many triggers."""

@@ -10,8 +10,8 @@ import pytest
 
 from airflow_provider_timextender.simulator import Dialect, Execution, Job, Simulator
 
+from ..airflow.running import SHARES
 from .dialects import Life, Mode, Outcome, Plan, Try, judge, live_all, table
-from .running import SHARES
 
 
 @pytest.mark.skipif(not SHARES, reason="before Airflow 3.3 nothing of a task survives its process")

@@ -1,7 +1,7 @@
 """A load runs exactly once, wherever a process dies and whatever answer is lost.
 
 The boundaries at which a process can die are not listed here: an undisturbed life shows them (see
-:mod:`tests.nursery`), and then a life is lived for each of them in which a process dies right there.
+:mod:`tests.processes.nursery`), and then a life is lived for each of them in which a process dies there.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import pytest
 
 from airflow_provider_timextender.simulator import Fault, Job, Simulator
 
-from .conftest import API_KEY
+from ..airflow.running import SHARES
+from ..conftest import API_KEY
 from .lives import Boundary, Broken, End, Life, Nursery, never
-from .running import SHARES
 
 pytestmark = pytest.mark.skipif(
     not SHARES, reason="before Airflow 3.3 nothing of a task survives its process"

@@ -18,7 +18,7 @@ from airflow_provider_timextender.hooks import TimeXtenderHook
 from airflow_provider_timextender.sensors import JobStatusSensor
 from airflow_provider_timextender.simulator import Fault, Simulator
 
-from .conftest import TaskInstance, context_of
+from ..conftest import TaskInstance, context_of
 from .running import DEFERRABLE, MODES, arguments_of, first_start_of, live
 
 pytestmark = pytest.mark.usefixtures("_task_log")

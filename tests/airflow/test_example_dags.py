@@ -18,7 +18,7 @@ import demo
 from airflow_provider_timextender.simulator import DIALECTS, Simulator
 from airflow_provider_timextender.simulator.server import example_jobs
 
-from .conftest import AIRFLOW_HOME, API_KEY, EXAMPLE_DAGS, shows_key
+from ..conftest import AIRFLOW_HOME, API_KEY, EXAMPLE_DAGS, shows_key
 
 NOT_FOR_AIRFLOW_2 = set() if find_spec("airflow.sdk") else {"example_timextender_job_finished"}
 """What needs an asset's watcher."""

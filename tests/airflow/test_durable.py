@@ -24,7 +24,7 @@ from airflow_provider_timextender.operators import ExecuteJobOperator
 from airflow_provider_timextender.simulator import Fault, Simulator
 from airflow_provider_timextender.simulator.faults import Kind
 
-from .conftest import Store, TaskInstance, after_submission, context_of
+from ..conftest import Store, TaskInstance, after_submission, context_of
 from .running import DEFERRABLE, SHARES, live
 
 pytestmark = pytest.mark.usefixtures("_task_log", "_short")

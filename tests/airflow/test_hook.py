@@ -16,7 +16,7 @@ from airflow_provider_timextender.hooks import TimeXtenderHook
 from airflow_provider_timextender.simulator import DIALECTS, Fault, Job, Simulator
 from airflow_provider_timextender.verdict import Run
 
-from .conftest import API_KEY
+from ..conftest import API_KEY
 
 
 @pytest.fixture(params=DIALECTS)

@@ -23,7 +23,7 @@ from airflow_provider_timextender.simulator import (
 )
 from airflow_provider_timextender.simulator.world import World
 
-from .conftest import API_KEY
+from ..conftest import API_KEY
 
 
 def ask(simulator: Simulator, path: str, method: str = "GET", **headers: str) -> requests.Response:

@@ -25,7 +25,7 @@ from airflow_provider_timextender.client import AsyncClient, Client
 from airflow_provider_timextender.connection import Settings
 from airflow_provider_timextender.simulator import Fault, Simulator
 
-from .conftest import API_KEY
+from ..conftest import API_KEY
 
 T = TypeVar("T")
 
