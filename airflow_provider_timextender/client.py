@@ -26,7 +26,6 @@ from requests.auth import AuthBase
 from urllib3 import exceptions as urllib3
 
 from airflow_provider_timextender import __version__
-from airflow_provider_timextender.api import LIST_OF, Call, plain, read
 from airflow_provider_timextender.bounds import IN_ALL, BoundedAdapter
 from airflow_provider_timextender.connection import Settings
 from airflow_provider_timextender.errors import (
@@ -42,6 +41,8 @@ from airflow_provider_timextender.errors import (
     UnreadableAnswer,
 )
 from airflow_provider_timextender.incoming import Incoming, without_key
+from airflow_provider_timextender.jobs_api import LIST_OF, Call, read
+from airflow_provider_timextender.model import plain
 
 if TYPE_CHECKING:
     import aiohttp

@@ -12,13 +12,10 @@ from typing import Any, Protocol
 from urllib.parse import SplitResult, quote, urlsplit
 from zoneinfo import ZoneInfo
 
-from airflow_provider_timextender.api import (
-    DEFAULT_API_KEY_HEADER,
-    DEFAULT_BASE_URL,
-    Vocabulary,
-)
 from airflow_provider_timextender.errors import InvalidInput
 from airflow_provider_timextender.inputs import to_bool, to_seconds
+from airflow_provider_timextender.jobs_api import DEFAULT_API_KEY_HEADER, DEFAULT_BASE_URL
+from airflow_provider_timextender.vocabulary import Vocabulary
 
 DEFAULT_TIMEOUT = 30.0
 """Seconds to wait for a connection, and again for each piece of an answer."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from airflow_provider_timextender.api import iso
+from airflow_provider_timextender.model import iso
 from airflow_provider_timextender.polling import backstop
 from airflow_provider_timextender.verdict import Run
 

@@ -15,14 +15,6 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_timextender.api import (
-    BLANK_GUID,
-    LIST_OF,
-    Execution,
-    ExecutionState,
-    JobState,
-    canonical,
-)
 from airflow_provider_timextender.errors import (
     ContractError,
     InvalidInput,
@@ -33,6 +25,8 @@ from airflow_provider_timextender.errors import (
     TimeXtenderError,
 )
 from airflow_provider_timextender.hooks import TimeXtenderHook
+from airflow_provider_timextender.jobs_api import LIST_OF
+from airflow_provider_timextender.model import BLANK_GUID, Execution, ExecutionState, JobState, canonical
 from airflow_provider_timextender.submission import (
     Adopted,
     NotQueued,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowNotFoundException, BaseHook
 
-from airflow_provider_timextender import api
+from airflow_provider_timextender import jobs_api, model
 from airflow_provider_timextender.errors import (
     ExecutionNotFound,
     InvalidInput,
@@ -125,11 +125,11 @@ class TimeXtenderHook(BaseHook):
             return AsyncClient(fields, max_unreachable=self.max_unreachable, understood=self.understood)
         raise problem
 
-    def get_jobs(self) -> list[api.Job]:
+    def get_jobs(self) -> list[model.Job]:
         """Return all jobs of the organisation."""
-        return self._client.read(api.list_jobs())
+        return self._client.read(jobs_api.list_jobs())
 
-    def get_job(self, job_id: str | None = None, job_name: str | None = None) -> api.Job:
+    def get_job(self, job_id: str | None = None, job_name: str | None = None) -> model.Job:
         """Return one job, by id or by exact name.
 
         :raises InvalidInput: unless exactly one of the two is given, and exactly one job matches.
@@ -137,10 +137,10 @@ class TimeXtenderHook(BaseHook):
         if (job_id is None) == (job_name is None):
             raise InvalidInput("Give either a job id or a job name, and not both.")
         if job_name is not None:
-            return api.find_job(self.get_jobs(), job_name)
-        wanted = api.guid(job_id, "job id")
+            return model.find_job(self.get_jobs(), job_name)
+        wanted = model.guid(job_id, "job id")
         for job in self.get_jobs():
-            if api.canonical(job.id) == api.canonical(wanted):
+            if model.canonical(job.id) == model.canonical(wanted):
                 return job
         raise InvalidInput(f"The organisation has no job with the id {wanted}.")
 
@@ -150,38 +150,38 @@ class TimeXtenderHook(BaseHook):
         :raises InvalidInput: as :meth:`get_job`, except that an id is not looked up.
         """
         if job_id is not None and job_name is None:
-            return api.guid(job_id, "job id")
+            return model.guid(job_id, "job id")
         return self.get_job(job_id, job_name).id
 
-    def execute_job(self, job_id: str, *, before: Callable[[], object] | None = None) -> api.Submission:
+    def execute_job(self, job_id: str, *, before: Callable[[], object] | None = None) -> model.Submission:
         """Queue a job, at most once.
 
         :param before: called each time before the request is sent, which is repeated only while nothing of it
             can have reached the server; an exception of it ends the submission.
         :raises SubmissionUncertain: if the request may have arrived and the answer does not tell.
         """
-        return self._client.submit(api.execute_job(job_id), before)
+        return self._client.submit(jobs_api.execute_job(job_id), before)
 
-    def get_job_status(self, job_id: str) -> api.JobStatus:
+    def get_job_status(self, job_id: str) -> model.JobStatus:
         """Return what a job is doing now. Idle says nothing about how its last execution ended."""
-        return self._client.read(api.job_status(job_id))
+        return self._client.read(jobs_api.job_status(job_id))
 
-    def get_all_job_statuses(self) -> list[api.JobStatus]:
+    def get_all_job_statuses(self) -> list[model.JobStatus]:
         """Return what every job of the organisation is doing now, with one request."""
-        return self._client.read(api.all_job_statuses())
+        return self._client.read(jobs_api.all_job_statuses())
 
-    def get_job_logs(self, job_id: str, trigger_id: str | None = None) -> list[api.Execution]:
+    def get_job_logs(self, job_id: str, trigger_id: str | None = None) -> list[model.Execution]:
         """Return a job's executions with their logs, or only the one under a trigger id.
 
         If the API shows nothing under the trigger id when asked for it, the job's whole log decides.
         """
         if trigger_id is None:
-            return self._client.read(api.job_logs(job_id))
-        filtered = self._client.read(api.if_any(api.job_logs(job_id, trigger_id)))
+            return self._client.read(jobs_api.job_logs(job_id))
+        filtered = self._client.read(jobs_api.if_any(jobs_api.job_logs(job_id, trigger_id)))
         found = [e for e in filtered if e.is_under(trigger_id)]
-        return found or [e for e in self._client.read(api.job_logs(job_id)) if e.is_under(trigger_id)]
+        return found or [e for e in self._client.read(jobs_api.job_logs(job_id)) if e.is_under(trigger_id)]
 
-    def iter_job_logs(self, job_id: str, trigger_id: str | None = None) -> Iterator[api.Log]:
+    def iter_job_logs(self, job_id: str, trigger_id: str | None = None) -> Iterator[model.Log]:
         """Yield the log entries of a job's executions, or of the one under a trigger id.
 
         :raises ExecutionNotFound: if nothing stands under the trigger id.
@@ -220,7 +220,7 @@ class TimeXtenderHook(BaseHook):
             run = seen
             active(seen)
 
-        async def read(call: api.Call[T], *, once: bool = False) -> T:
+        async def read(call: jobs_api.Call[T], *, once: bool = False) -> T:
             return self._client.read(call, patience=0 if once else patience)
 
         def look_once() -> tuple[Run, Verdict]:
@@ -230,26 +230,26 @@ class TimeXtenderHook(BaseHook):
 
     def survey(
         self, job_id: str, *, patience: float = math.inf
-    ) -> tuple[api.JobStatus, list[api.Execution], datetime]:
+    ) -> tuple[model.JobStatus, list[model.Execution], datetime]:
         """Look once at all that a job does; a look has succeeded before.
 
         :param patience: as for :meth:`look`.
         :return: its status, the executions that its log shows, and when the status was read.
         """
 
-        def survey_once() -> tuple[api.JobStatus, list[api.Execution], datetime]:
-            status = self._client.read(api.job_status(job_id), patience=patience)
+        def survey_once() -> tuple[model.JobStatus, list[model.Execution], datetime]:
+            status = self._client.read(jobs_api.job_status(job_id), patience=patience)
             now = datetime.now(timezone.utc)
-            return status, self._client.read(api.executions_so_far(job_id), patience=patience), now
+            return status, self._client.read(jobs_api.executions_so_far(job_id), patience=patience), now
 
         return self._bear_refusals(survey_once, patience)
 
-    def executions_so_far(self, job_id: str, *, patience: float = math.inf) -> list[api.Execution]:
+    def executions_so_far(self, job_id: str, *, patience: float = math.inf) -> list[model.Execution]:
         """Return a job's executions without their logs, and none for a job that has no log yet.
 
         :param patience: as for :meth:`look`.
         """
-        return self._client.read(api.executions_so_far(job_id), patience=patience)
+        return self._client.read(jobs_api.executions_so_far(job_id), patience=patience)
 
     def _bear_refusals(self, look: Callable[[], T], patience: float) -> T:
         """Look, again and again while the API refuses, or nobody can tell its address and key."""
@@ -293,7 +293,7 @@ class TimeXtenderHook(BaseHook):
         try:
             quick = replace(self.settings, timeout=min(self.settings.timeout, 4))
             with Client(quick, max_unreachable=0) as client:
-                jobs = client.read(api.list_jobs())
+                jobs = client.read(jobs_api.list_jobs())
         except TimeXtenderError as error:
             return False, str(error)
         return True, f"Connected to {quick.base_url}: {len(jobs)} job{'' if len(jobs) == 1 else 's'} found."

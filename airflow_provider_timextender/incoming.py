@@ -7,8 +7,8 @@ import re
 import zlib
 from collections.abc import Mapping
 
-from airflow_provider_timextender.api import Answer
 from airflow_provider_timextender.connection import Settings
+from airflow_provider_timextender.jobs_api import Answer
 
 ERROR_LIMIT = 16 * 1024
 """Bytes that are read of an answer which is no success: its message shows the first few hundred."""

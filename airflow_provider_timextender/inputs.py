@@ -9,8 +9,8 @@ from enum import Enum
 from functools import partial
 from typing import Any, TypeVar
 
-from airflow_provider_timextender.api import guid, parse_time
 from airflow_provider_timextender.errors import InvalidInput
+from airflow_provider_timextender.model import guid, parse_time
 from airflow_provider_timextender.verdict import Run
 
 T = TypeVar("T")

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from airflow_provider_timextender.api import SEVERITY_LEVELS, Execution, Log, plain
 from airflow_provider_timextender.errors import InvalidInput
 from airflow_provider_timextender.inputs import to_time
+from airflow_provider_timextender.model import SEVERITY_LEVELS, Execution, Log, plain
 
 RELAY_LIMIT = 1000
 """How many lines of an execution's log an operator repeats in its task log: the last ones."""

@@ -10,8 +10,9 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any, Protocol, TypeVar
 
-from airflow_provider_timextender.api import Call, Execution, JobStatus, if_any, job_logs, job_status
 from airflow_provider_timextender.errors import TimeXtenderError
+from airflow_provider_timextender.jobs_api import Call, if_any, job_logs, job_status
+from airflow_provider_timextender.model import Execution, JobStatus
 from airflow_provider_timextender.verdict import Run, Verdict, judge, say_passed_over
 
 T = TypeVar("T")

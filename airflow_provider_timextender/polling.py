@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
-from airflow_provider_timextender.api import JobStatus, all_job_statuses, canonical, job_status
 from airflow_provider_timextender.errors import TimeXtenderError, Unavailable, Unreachable
 from airflow_provider_timextender.hooks import TimeXtenderHook
 from airflow_provider_timextender.inputs import span
+from airflow_provider_timextender.jobs_api import all_job_statuses, job_status
+from airflow_provider_timextender.model import JobStatus, canonical
 
 if TYPE_CHECKING:
     from airflow_provider_timextender.client import AsyncClient

@@ -21,11 +21,11 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_timextender.api import LIST_OF
 from airflow_provider_timextender.deferral import DefersMixin, worker_has_to_tell
 from airflow_provider_timextender.errors import ExecutionTimeout, TimeXtenderError, WaitTimeout
 from airflow_provider_timextender.hooks import TimeXtenderHook, no_vain_retry
 from airflow_provider_timextender.inputs import NOT_GIVEN, NotGiven, to_run, to_seconds
+from airflow_provider_timextender.jobs_api import LIST_OF
 from airflow_provider_timextender.logs import exhaust, relay
 from airflow_provider_timextender.polling import MIN_INTERVAL, backstop
 from airflow_provider_timextender.verdict import (

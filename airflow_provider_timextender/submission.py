@@ -9,18 +9,12 @@ the request, has begun since.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal, get_args
 
-from airflow_provider_timextender.api import (
-    Execution,
-    ExecutionState,
-    JobStatus,
-    canonical,
-    guid,
-)
 from airflow_provider_timextender.errors import ContractError, InvalidInput
+from airflow_provider_timextender.model import AsDict, Execution, ExecutionState, JobStatus, canonical, guid
 from airflow_provider_timextender.verdict import LONG_BEFORE, Run
 
 MOST_KNOWN = 1000
@@ -54,7 +48,7 @@ class Tries:
 
 
 @dataclass(frozen=True)
-class Record:
+class Record(AsDict):
     """A submission, as it is kept over the tries of a task.
 
     :ivar asked_at: the moment before the request was sent.
@@ -133,19 +127,9 @@ class Record:
             self.clears != tries.clears and tries.number > 1 and tries.is_first()
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return {
-            **asdict(self),
-            "asked_at": self.asked_at.isoformat(),
-            "known": None if self.known is None else list(self.known),
-            "since": None if self.since is None else self.since.isoformat(),
-            "former": list(self.former),
-        }
-
     @classmethod
     def from_dict(cls, stored: Any) -> Record:
-        """Return what :meth:`to_dict` stored.
+        """Return what :meth:`~AsDict.to_dict` stored.
 
         :raises InvalidInput: if it is something else.
         """

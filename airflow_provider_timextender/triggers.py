@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from airflow.providers.common.compat.triggers import BaseEventTrigger
 from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
 
-from airflow_provider_timextender import api
+from airflow_provider_timextender import jobs_api, model
 from airflow_provider_timextender.deferral import worker_has_to_tell
 from airflow_provider_timextender.errors import (
     ExecutionTimeout,
@@ -168,7 +168,7 @@ class JobExecutionTrigger(BaseEventTrigger):
         """Wait on a poll of one's own."""
         job_id = self.arguments["job_id"] if self.arguments["job_name"] is None else None
         try:
-            snapshots = self._poll(only=None if job_id is None else api.guid(job_id, "job id"))
+            snapshots = self._poll(only=None if job_id is None else model.guid(job_id, "job id"))
         except InvalidInput as error:
             yield TriggerEvent(self._failure(error))
             return
@@ -291,9 +291,9 @@ class JobExecutionTrigger(BaseEventTrigger):
 
     async def _look(self, snapshot: Snapshot, client: AsyncClient, every: int) -> Verdict:
         run = self._run or await self._begin(client)
-        status = snapshot.statuses.get(api.canonical(run.job_id))
+        status = snapshot.statuses.get(model.canonical(run.job_id))
         if status is None:
-            status = await client.read(api.job_status(run.job_id))
+            status = await client.read(jobs_api.job_status(run.job_id))
         if self._run is None and self._resumed:
             run = replace(run, resumed=True)
         if self._run is None and self._looked:
@@ -305,9 +305,9 @@ class JobExecutionTrigger(BaseEventTrigger):
             run = replace(run, unread=random.randrange(every))
         self._run = run
         if self._looked:
-            client.understood.add(f"{api.LIST_OF}log")  # whoever has looked before has read it
+            client.understood.add(f"{jobs_api.LIST_OF}log")  # whoever has looked before has read it
 
-        async def read(call: api.Call[T], *, once: bool = False) -> T:
+        async def read(call: jobs_api.Call[T], *, once: bool = False) -> T:
             return await client.read(call)  # which never repeats; the next snapshot does
 
         self._run, verdict = await look(
@@ -335,9 +335,9 @@ class JobExecutionTrigger(BaseEventTrigger):
         if (given["job_id"] is None) == (given["job_name"] is None):
             raise InvalidInput("Give either a job id or a job name, and not both.")
         if given["job_id"] is not None:
-            return run_of(api.guid(given["job_id"], "job id"))
-        jobs = await client.read(api.list_jobs())
-        return run_of(api.find_job(jobs, given["job_name"]).id)
+            return run_of(model.guid(given["job_id"], "job id"))
+        jobs = await client.read(jobs_api.list_jobs())
+        return run_of(model.find_job(jobs, given["job_name"]).id)
 
     @cached_property
     def _began(self) -> datetime:

@@ -13,19 +13,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from airflow_provider_timextender.api import (
-    Execution,
-    ExecutionState,
-    JobState,
-    JobStatus,
-    plain,
-)
 from airflow_provider_timextender.errors import (
     ContractError,
     JobFailed,
     JobNeverStarted,
     named,
 )
+from airflow_provider_timextender.model import Execution, ExecutionState, JobState, JobStatus, plain
 
 ERROR_LINES = 5
 """How many of its last error lines a failed execution's message shows."""

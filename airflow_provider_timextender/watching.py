@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from airflow.providers.common.compat.triggers import BaseEventTrigger
 from airflow.triggers.base import TriggerEvent
 
-from airflow_provider_timextender import api
+from airflow_provider_timextender import jobs_api, model
 from airflow_provider_timextender.errors import (
     AnswerTooLarge,
     InvalidInput,
@@ -72,10 +72,10 @@ class End(NamedTuple):
 
     moment: float
     name: str
-    execution: api.Execution
+    execution: model.Execution
 
 
-def ends_of(executions: Sequence[api.Execution], now: datetime) -> list[End]:
+def ends_of(executions: Sequence[model.Execution], now: datetime) -> list[End]:
     """Return what has ended, oldest first."""
     ends = {}
     for execution in executions:
@@ -100,9 +100,9 @@ class Seen(NamedTuple):
     state: str | None
 
 
-def seen_of(job_id: str) -> api.Call[Seen]:
+def seen_of(job_id: str) -> jobs_api.Call[Seen]:
     """Ask what a job's log shows; a long one is sorted where it is parsed, off the event loop."""
-    log = api.executions_so_far(job_id)
+    log = jobs_api.executions_so_far(job_id)
 
     def parse(data: Any, reader: Any) -> Seen:
         executions = log.parse(data, reader)
@@ -111,17 +111,17 @@ def seen_of(job_id: str) -> api.Call[Seen]:
         now = datetime.now(timezone.utc)
         return Seen(ends_of(executions, now), next(times, None), next(states, None))
 
-    return api.Call(log.method, log.path, log.subject, parse, limit=log.limit)
+    return jobs_api.Call(log.method, log.path, log.subject, parse, limit=log.limit)
 
 
-def _name(execution: api.Execution) -> str:
+def _name(execution: model.Execution) -> str:
     if execution.trigger_id is not None and not execution.by_hand:
-        return api.canonical(execution.trigger_id)
+        return model.canonical(execution.trigger_id)
     # Executions that were started by hand all carry the same id.
     times = (execution.start, execution.end)
     if times == (None, None):
-        return f"{api.canonical(execution.job_id)} {execution.start_problem} {execution.end_problem}"
-    return f"{api.canonical(execution.job_id)} {times[0]} {times[1]}"
+        return f"{model.canonical(execution.job_id)} {execution.start_problem} {execution.end_problem}"
+    return f"{model.canonical(execution.job_id)} {times[0]} {times[1]}"
 
 
 def _checksum(text: str) -> str:
@@ -227,7 +227,7 @@ class Told:
 
 
 def _job(job_id: str) -> str:
-    return _checksum(api.canonical(job_id))
+    return _checksum(model.canonical(job_id))
 
 
 def _seconds(time: str) -> float:
@@ -270,14 +270,14 @@ class Turn:
     :ivar endless: the names of what it showed as over without an end, while the job was idle.
     """
 
-    state: api.JobState | None = None
+    state: model.JobState | None = None
     unread: int = sys.maxsize
     rests_until: float = -math.inf
     trouble: str = ""
     said: set[str] = field(default_factory=set)
     endless: frozenset[str] = frozenset()
 
-    def has_come(self, status: api.JobStatus | None, turn: int, now: float) -> bool:
+    def has_come(self, status: model.JobStatus | None, turn: int, now: float) -> bool:
         """Tell whether the log is to be read at this look; ``turn`` is at how many looks it is anyway."""
         state = status.state if status else None
         self.unread += 1
@@ -322,7 +322,7 @@ class JobFinishedTrigger(BaseEventTrigger):
         poll_interval: float = 60,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.job_ids = [api.guid(job_id, "job id") for job_id in job_ids] if job_ids else None
+        self.job_ids = [model.guid(job_id, "job id") for job_id in job_ids] if job_ids else None
         self.job_names = list(job_names) if job_names else None
         if unknown := set(states or ()) - {"succeeded", "failed"}:
             raise InvalidInput(f"states has {sorted(unknown)}; it takes 'succeeded' and 'failed'.")
@@ -440,7 +440,7 @@ class JobFinishedTrigger(BaseEventTrigger):
         async with aclosing(poll(self.timextender_conn_id, self.poll_interval)) as snapshots:
             async for snapshot in snapshots:
                 problem, client, found = snapshot.problem, snapshot.client, Found()
-                jobs: dict[str, api.JobStatus | None] = {}
+                jobs: dict[str, model.JobStatus | None] = {}
                 if problem is None and client is not None:
                     try:
                         jobs = await self._jobs(client, snapshot.statuses)
@@ -462,20 +462,20 @@ class JobFinishedTrigger(BaseEventTrigger):
                     yield found
 
     async def _jobs(
-        self, client: AsyncClient, statuses: Mapping[str, api.JobStatus]
-    ) -> dict[str, api.JobStatus | None]:
+        self, client: AsyncClient, statuses: Mapping[str, model.JobStatus]
+    ) -> dict[str, model.JobStatus | None]:
         """Return the jobs to look at, each with its status if there is one."""
         if self._named is None:
-            jobs = await client.read(api.list_jobs())
-            self._named = [api.find_job(jobs, name).id for name in self.job_names or ()]
+            jobs = await client.read(jobs_api.list_jobs())
+            self._named = [model.find_job(jobs, name).id for name in self.job_names or ()]
         watched = [*(self.job_ids or ()), *self._named] or [status.job_id for status in statuses.values()]
-        by_id = {api.canonical(job_id): job_id for job_id in watched}
+        by_id = {model.canonical(job_id): job_id for job_id in watched}
         found = ((job_id, statuses.get(key)) for key, job_id in by_id.items())
         # Asked for as the API itself writes it, which may compare letter by letter.
         return {status.job_id if status else job_id: status for job_id, status in found}
 
     async def _read(
-        self, client: AsyncClient, job_id: str, status: api.JobStatus | None, turn: Turn
+        self, client: AsyncClient, job_id: str, status: model.JobStatus | None, turn: Turn
     ) -> Found | None:
         """Read one job's log; what is wrong with it keeps no other job from being told."""
         try:
@@ -491,7 +491,7 @@ class JobFinishedTrigger(BaseEventTrigger):
         if healed:
             self.log.warning("TimeXtender job %s: its log can be read again.", job_id)
             turn.trouble = ""
-        idle = status is None or status.state is api.JobState.IDLE
+        idle = status is None or status.state is model.JobState.IDLE
         # A state without an end may be set before the end: it counts when two looks at an idle job show it.
         endless = frozenset(end.name for end in seen.ends if end.execution.end is None)
         early = endless - turn.endless if idle else endless

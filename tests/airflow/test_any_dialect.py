@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout
 
-from airflow_provider_timextender import api, errors
+from airflow_provider_timextender import errors, jobs_api
 from airflow_provider_timextender.hooks import TimeXtenderHook
 from airflow_provider_timextender.operators import LogsOperator
 from airflow_provider_timextender.sensors import JobStatusSensor
@@ -201,7 +201,7 @@ def test_r07_the_status_is_the_last_that_is_asked_for(simulator: Simulator, cont
 
 @pytest.fixture
 def _small_logs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "_LOG_LIMIT", 2500)
+    monkeypatch.setattr(jobs_api, "_LOG_LIMIT", 2500)
 
 
 @pytest.mark.usefixtures("_small_logs")

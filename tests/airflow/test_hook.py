@@ -11,8 +11,8 @@ import pytest
 import requests_mock
 
 from airflow_provider_timextender import errors
-from airflow_provider_timextender.api import JobState
 from airflow_provider_timextender.hooks import TimeXtenderHook
+from airflow_provider_timextender.model import JobState
 from airflow_provider_timextender.simulator import DIALECTS, Fault, Job, Simulator
 from airflow_provider_timextender.verdict import Run
 

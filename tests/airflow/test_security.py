@@ -29,7 +29,8 @@ import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_timextender import api, connection, errors, logs, verdict
+from airflow_provider_timextender import connection, errors, logs, model, verdict, vocabulary
+from airflow_provider_timextender import jobs_api as api
 from airflow_provider_timextender.client import Client
 from airflow_provider_timextender.connection import Settings
 from airflow_provider_timextender.hooks import TimeXtenderHook
@@ -496,7 +497,7 @@ def test_r41_no_proxy_can_forge_a_log_line_or_show_its_password(kind: str) -> No
 
 
 def read(call: api.Call[Any], data: Any) -> Any:
-    return api.read(call, api.Answer("GET x", 200, {}, json.dumps(data).encode()), api.Vocabulary())
+    return api.read(call, api.Answer("GET x", 200, {}, json.dumps(data).encode()), vocabulary.Vocabulary())
 
 
 def test_r41_no_value_can_forge_a_line_in_an_error() -> None:
@@ -532,7 +533,7 @@ def test_r41_no_name_of_a_job_can_forge_a_line_or_fill_an_error() -> None:
     jobs = read(api.list_jobs(), [{"Id": JOB, "Name": EVIL}, *({"Id": JOB, "Name": "x" * 1000},) * 50])
     for name in ("Load", "x" * 1000):
         with pytest.raises(errors.InvalidInput) as caught:
-            api.find_job(jobs, name)
+            model.find_job(jobs, name)
         assert is_plain(str(caught.value))
         assert len(str(caught.value)) < 4000
 

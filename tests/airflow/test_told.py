@@ -11,7 +11,7 @@ from datetime import datetime, timedelta, timezone
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_timextender.api import BLANK_GUID, Execution, ExecutionState
+from airflow_provider_timextender.model import BLANK_GUID, Execution, ExecutionState
 from airflow_provider_timextender.watching import LATE, MAX_KNOWN, Told, ends_of
 
 JOB = "3f2504e0-4f89-11d3-9a0c-0305e82c3301"

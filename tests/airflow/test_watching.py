@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from airflow_provider_timextender import api, polling
+from airflow_provider_timextender import jobs_api, polling
 from airflow_provider_timextender.errors import InvalidInput
 from airflow_provider_timextender.simulator import BLANK_TRIGGER_ID, Dialect, Execution, Fault, Job, Simulator
 from airflow_provider_timextender.triggers import JobFinishedTrigger
@@ -399,7 +399,7 @@ def test_r17_what_ended_before_a_log_could_first_be_read_is_history_and_that_is_
 def test_r41_a_log_that_is_too_large_is_asked_for_once(
     organisation: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api, "_LOG_LIMIT", 20_000)
+    monkeypatch.setattr(jobs_api, "_LOG_LIMIT", 20_000)
     simulator = organisation(2)
     simulator.job("job 0").lines = 1000
     simulator.run("job 0")

@@ -20,7 +20,8 @@ import requests
 import requests_mock
 import trustme
 
-from airflow_provider_timextender import api, errors
+from airflow_provider_timextender import errors
+from airflow_provider_timextender import jobs_api as api
 from airflow_provider_timextender.client import AsyncClient, Client
 from airflow_provider_timextender.connection import Settings
 from airflow_provider_timextender.simulator import Fault, Simulator

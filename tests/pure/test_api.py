@@ -14,8 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_timextender import api, errors
-from airflow_provider_timextender.api import Answer, ExecutionState, JobState, Vocabulary, read
+from airflow_provider_timextender import errors, model, vocabulary
+from airflow_provider_timextender import jobs_api as api
+from airflow_provider_timextender.jobs_api import Answer, read
+from airflow_provider_timextender.model import ExecutionState, JobState
+from airflow_provider_timextender.vocabulary import Vocabulary
 
 JOB = "3f2504e0-4f89-11d3-9a0c-0305e82c3301"
 TRIGGER = "7d444840-9dc0-11d1-b245-5ffdce74fad2"
@@ -52,9 +55,9 @@ def test_each_call_is_a_value(call: api.Call[Any], method: str, path: str) -> No
 @given(st.uuids().filter(lambda u: u.int))
 def test_a_guid_is_kept_as_it_is_written_and_compared_in_one_spelling(value: uuid.UUID) -> None:
     for spelling in (str(value), str(value).upper(), f"{{{str(value).upper()}}}", value.hex):
-        assert api.guid(spelling, "job id") == spelling
-        assert api.canonical(spelling) == str(value)
-    assert api.guid(value, "job id") == str(value)
+        assert model.guid(spelling, "job id") == spelling
+        assert model.canonical(spelling) == str(value)
+    assert model.guid(value, "job id") == str(value)
 
 
 def test_braces_are_encoded_in_a_path() -> None:
@@ -74,12 +77,12 @@ def test_no_other_text_can_get_into_a_path(value: str) -> None:
 )
 def test_malformed_guids_are_refused_with_the_expected_form(value: Any) -> None:
     with pytest.raises(errors.InvalidInput, match=r"job id .* is not a guid \(expected 8-4-4-4-12"):
-        api.guid(value, "job id")
+        model.guid(value, "job id")
 
 
 def test_blank_guid_is_refused_with_the_reason() -> None:
     with pytest.raises(errors.InvalidInput, match="started by hand"):
-        api.job_logs(JOB, api.BLANK_GUID)
+        api.job_logs(JOB, model.BLANK_GUID)
 
 
 # --- reading ---
@@ -87,7 +90,7 @@ def test_blank_guid_is_refused_with_the_reason() -> None:
 
 def test_jobs() -> None:
     jobs = say(api.list_jobs(), [{"Id": JOB.upper(), "Name": "Load", "Extra": [1]}, {"id": TRIGGER}])
-    assert jobs == [api.Job(JOB.upper(), "Load"), api.Job(TRIGGER, None)]
+    assert jobs == [model.Job(JOB.upper(), "Load"), model.Job(TRIGGER, None)]
     assert jobs[0].raw == {"Id": JOB.upper(), "Name": "Load", "Extra": [1]}
     assert json.loads(json.dumps(jobs[0].to_dict())) == {"id": JOB.upper(), "name": "Load"}
 
@@ -95,7 +98,7 @@ def test_jobs() -> None:
 @pytest.mark.parametrize("word", ["pending", "Pending", "PENDING", "pen_ding", "Pen ding"])
 def test_status_words_are_compared_without_case_and_separators(word: str) -> None:
     status = say(api.job_status(JOB), {"Status": word})
-    assert status == api.JobStatus(JOB, JobState.PENDING)
+    assert status == model.JobStatus(JOB, JobState.PENDING)
     assert status.to_dict() == {"job_id": JOB, "state": "pending"}
 
 
@@ -128,11 +131,11 @@ def test_all_statuses_and_one_odd_one_does_not_spoil_the_others() -> None:
 def test_submission() -> None:
     call = api.execute_job(JOB)
     receipt = say(call, {"JobId": JOB, "Message": "queued", "TriggerId": TRIGGER.upper()})
-    assert receipt == api.Submission(JOB, TRIGGER.upper(), "queued")
+    assert receipt == model.Submission(JOB, TRIGGER.upper(), "queued")
     assert receipt.to_dict() == {"job_id": JOB, "trigger_id": TRIGGER.upper(), "message": "queued"}
 
 
-@pytest.mark.parametrize("data", [{"JobId": JOB}, {"TriggerId": "17"}, {"TriggerId": api.BLANK_GUID}])
+@pytest.mark.parametrize("data", [{"JobId": JOB}, {"TriggerId": "17"}, {"TriggerId": model.BLANK_GUID}])
 def test_submission_without_a_trigger_id_is_a_contract_error(data: Any) -> None:
     with pytest.raises(errors.ContractError, match=r"submission\.trigger_id"):
         say(api.execute_job(JOB), data)
@@ -197,7 +200,7 @@ def test_r01_no_ambiguous_word_or_code_stands_for_success(word: Any) -> None:
         ({"Logs": []}, False),  # the filter may have left out the entries and not the execution
         ({"TriggerId": OTHER}, False),
         ({"TriggerId": OTHER, "Logs": [{"TriggerId": TRIGGER}]}, False),
-        ({"TriggerId": api.BLANK_GUID}, False),
+        ({"TriggerId": model.BLANK_GUID}, False),
         ({"Logs": [{"TriggerId": OTHER}]}, False),
     ],
 )
@@ -389,11 +392,11 @@ def test_r41_lists_within_lists_are_counted_as_well() -> None:
 
 
 def test_r41_no_name_of_a_member_is_kept_for_ever() -> None:
-    before = api._folded.cache_info().currsize
+    before = vocabulary._folded.cache_info().currsize
     say(api.job_status(JOB), {"Status": "idle", "x" * 101: 1})
     say(api.job_status(JOB), {"Status": "y" * 101})
-    assert api._folded.cache_info().currsize <= before + 1
-    assert api.parse_time("2026-01-01" + "0" * 10**6) is None
+    assert vocabulary._folded.cache_info().currsize <= before + 1
+    assert model.parse_time("2026-01-01" + "0" * 10**6) is None
 
 
 def test_r14_a_body_that_is_not_whole_is_unreadable_and_an_error_status_is_what_it_is() -> None:
@@ -427,10 +430,10 @@ def test_r02_our_trigger_id_in_another_spelling_is_ours(spelling: str) -> None:
 
 
 def test_r02_a_blank_guid_does_not_hide_our_trigger_id_on_a_log_entry() -> None:
-    logs = [{"TriggerId": api.BLANK_GUID}, {"TriggerId": TRIGGER}]
-    for told in ({"TriggerId": api.BLANK_GUID, "Logs": logs}, {"Logs": logs}):
+    logs = [{"TriggerId": model.BLANK_GUID}, {"TriggerId": TRIGGER}]
+    for told in ({"TriggerId": model.BLANK_GUID, "Logs": logs}, {"Logs": logs}):
         assert say(api.job_logs(JOB, TRIGGER), [told])[0].is_under(TRIGGER)
-    by_hand = say(api.job_logs(JOB), [{"TriggerId": f"{{{api.BLANK_GUID}}}"}])[0]
+    by_hand = say(api.job_logs(JOB), [{"TriggerId": f"{{{model.BLANK_GUID}}}"}])[0]
     assert by_hand.by_hand
     assert not by_hand.is_under(TRIGGER)
 
@@ -521,14 +524,14 @@ def test_times_without_an_offset_are_those_of_the_zone_across_a_change_of_clocks
 def test_times_as_numbers_are_read_like_those_in_words(moment: datetime) -> None:
     moment = moment.replace(microsecond=moment.microsecond // 1000 * 1000)
     milliseconds = round(moment.timestamp() * 1000)
-    assert api.parse_time(moment.isoformat()) == moment
+    assert model.parse_time(moment.isoformat()) == moment
     for value in (
         milliseconds,
         milliseconds / 1000,
         f"/Date({milliseconds})/",
         f"/Date({milliseconds}+0200)/",
     ):
-        told = api.parse_time(value)
+        told = model.parse_time(value)
         assert told is not None
         assert abs((told - moment).total_seconds()) < 0.001
 
@@ -560,7 +563,7 @@ def test_r05_what_is_no_final_answer_may_be_repeated_and_says_nothing_of_a_submi
 
 
 def test_every_entry_is_marked() -> None:
-    for table in (api.FIELDS, api.STATUSES, api.STATES, api.SEVERITIES):
+    for table in (vocabulary.FIELDS, vocabulary.STATUSES, vocabulary.STATES, vocabulary.SEVERITIES):
         for names in table.values():
             assert names.all == names.documented + names.assumed != ()
 
@@ -630,7 +633,7 @@ def test_bad_overrides_are_refused_with_the_place(overrides: Any, says: str) -> 
 def test_times_of_net_are_read(moment: datetime, offset: str, digits: int) -> None:
     fraction = f"{moment.microsecond:06d}0"[:digits]
     text = f"{moment:%H:%M:%S}" + (f".{fraction}" if digits else "") + offset
-    read_back = api.parse_time(f"{moment.date().isoformat()}T{text}")
+    read_back = model.parse_time(f"{moment.date().isoformat()}T{text}")
     assert read_back is not None
     expected = moment.replace(microsecond=int(f"{fraction or 0:<06}"[:6] if digits else 0))
     aware = datetime.fromisoformat(expected.isoformat() + (offset.upper().replace("Z", "") or "+00:00"))
@@ -641,24 +644,24 @@ def test_times_of_net_are_read(moment: datetime, offset: str, digits: int) -> No
 
 @pytest.mark.parametrize("value", [None, 7, "", "soon", "0001-01-01T00:00:00", "9999-12-31T23:59:59-10:00"])
 def test_what_is_no_time_is_none(value: Any) -> None:
-    assert api.parse_time(value) is None
+    assert model.parse_time(value) is None
 
 
 # --- names ---
 
 
 def test_r38_find_job_by_exact_name() -> None:
-    jobs = [api.Job(JOB, "Load"), api.Job(TRIGGER, "load"), api.Job(OTHER, None)]
-    assert api.find_job(jobs, "Load") is jobs[0]
+    jobs = [model.Job(JOB, "Load"), model.Job(TRIGGER, "load"), model.Job(OTHER, None)]
+    assert model.find_job(jobs, "Load") is jobs[0]
     with pytest.raises(errors.InvalidInput, match=r"No job is named 'Lod'. Jobs: 'Load', 'load'\."):
-        api.find_job(jobs, "Lod")
+        model.find_job(jobs, "Lod")
     with pytest.raises(errors.InvalidInput, match=rf"2 jobs are named 'Load': {JOB}, {OTHER}"):
-        api.find_job([*jobs, api.Job(OTHER, "Load")], "Load")
+        model.find_job([*jobs, model.Job(OTHER, "Load")], "Load")
     with pytest.raises(errors.InvalidInput, match="Jobs: none"):
-        api.find_job([], "Load")
-    many = [api.Job(JOB, letter) for letter in string.ascii_letters]
+        model.find_job([], "Load")
+    many = [model.Job(JOB, letter) for letter in string.ascii_letters]
     with pytest.raises(errors.InvalidInput, match="and 32 more"):
-        api.find_job(many, "Load")
+        model.find_job(many, "Load")
 
 
 # --- whatever comes ---

@@ -9,9 +9,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from airflow_provider_timextender.api import DEFAULT_BASE_URL
 from airflow_provider_timextender.connection import Settings, settings
 from airflow_provider_timextender.errors import InvalidInput
+from airflow_provider_timextender.jobs_api import DEFAULT_BASE_URL
 from airflow_provider_timextender.provider_info import get_provider_info
 
 KEY = "k3y"

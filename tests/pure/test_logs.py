@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_timextender.api import SEVERITY_LEVELS, Log
 from airflow_provider_timextender.errors import InvalidInput
 from airflow_provider_timextender.inputs import to_seconds, to_time
 from airflow_provider_timextender.logs import RELAY_LIMIT, LogFilter, exhaust, write
+from airflow_provider_timextender.model import SEVERITY_LEVELS, Log
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
 

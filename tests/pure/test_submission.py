@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_timextender.api import BLANK_GUID, Execution, ExecutionState, JobState, JobStatus
 from airflow_provider_timextender.errors import ContractError, InvalidInput
+from airflow_provider_timextender.model import BLANK_GUID, Execution, ExecutionState, JobState, JobStatus
 from airflow_provider_timextender.submission import (
     Adopted,
     NotQueued,

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_timextender import errors
-from airflow_provider_timextender.api import Execution, ExecutionState, JobState, JobStatus, Log
+from airflow_provider_timextender.model import Execution, ExecutionState, JobState, JobStatus, Log
 from airflow_provider_timextender.verdict import (
     ERROR_LINES,
     LOG_LAG,

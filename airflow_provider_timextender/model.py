@@ -1,0 +1,301 @@
+"""Jobs, their executions and their logs, whatever wire layer tells of them.
+
+Only the standard library is used.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import datetime, timezone, tzinfo
+from enum import Enum
+from typing import Any, ClassVar
+
+from airflow_provider_timextender.errors import InvalidInput
+
+BLANK_GUID = "00000000-0000-0000-0000-000000000000"
+"""What the API shows as trigger id of an execution that was started by hand (documented)."""
+
+
+class JobState(str, Enum):
+    """What a *job* is doing. Idle means "not running", never "succeeded"."""
+
+    IDLE = "idle"
+    PENDING = "pending"
+    RUNNING = "running"
+
+
+class ExecutionState(str, Enum):
+    """How far one *execution* of a job is."""
+
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+SEVERITY_LEVELS: Mapping[str, int] = {
+    "debug": 10,
+    "info": 20,
+    "warning": 30,
+    "error": 40,
+    "critical": 50,
+}
+"""Severities of log entries, lowest first, with their level in Python's ``logging``."""
+
+_GUID = re.compile(r"(\{)?[0-9a-f]{8}(-?)([0-9a-f]{4}\2){3}[0-9a-f]{12}(?(1)\})", re.IGNORECASE)
+
+
+def is_guid(text: str) -> bool:
+    """Tell whether a text is a guid, with hyphens or without, in braces or not."""
+    return _GUID.fullmatch(text) is not None
+
+
+def guid(value: Any, what: str) -> str:
+    """Return a guid as it is written, the only kind of id that is ever put into a URL.
+
+    A server may compare ids letter by letter, so that its own spelling is kept: in upper case, or in braces.
+    Ids are compared by :func:`canonical`.
+
+    :param value: the id, as text or :class:`uuid.UUID`.
+    :param what: what the id names, for the error: ``"job id"`` or ``"trigger id"``.
+    :raises InvalidInput: if it is not a guid, or the blank one.
+    """
+    text = str(value)
+    if not is_guid(text):
+        raise InvalidInput(
+            f"The {what} {short(value)} is not a guid "
+            "(expected 8-4-4-4-12 hexadecimal digits, like 3f2504e0-4f89-11d3-9a0c-0305e82c3301)."
+        )
+    if canonical(text) == BLANK_GUID:
+        raise InvalidInput(
+            f"The {what} is the blank guid {BLANK_GUID}, which names nothing: TimeXtender shows it "
+            "as trigger id of executions that were started by hand, and these cannot be told apart."
+        )
+    return text
+
+
+def canonical(id_: str) -> str:
+    """Return the one spelling of a guid by which it is compared: 8-4-4-4-12 digits in lower case."""
+    try:
+        return str(uuid.UUID(id_))
+    except ValueError:
+        return id_
+
+
+class AsDict:
+    """A dataclass that can be had as plain JSON values."""
+
+    _in_dict: ClassVar[tuple[str, ...]] = ()
+    """The names of what is in it; all fields, if none are named."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values: times as ISO 8601, states as their words, tuples as lists."""
+        names = self._in_dict or [f.name for f in fields(self)]  # type: ignore[arg-type]
+        return {name: _plain_value(getattr(self, name)) for name in names}
+
+
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Enum):
+        return value.value
+    return list(value) if isinstance(value, tuple) else value
+
+
+@dataclass(frozen=True)
+class Job(AsDict):
+    """A job of the organisation.
+
+    :ivar id: its guid. :ivar name: its name, ``None`` if the API sent none. :ivar raw: all that was sent.
+    """
+
+    _in_dict = ("id", "name")
+
+    id: str
+    name: str | None
+    raw: Mapping[str, Any] = field(repr=False, compare=False, default_factory=dict)
+
+
+@dataclass(frozen=True)
+class JobStatus(AsDict):
+    """What a job is doing now. It is the job's status, not that of one execution.
+
+    :ivar state: ``None`` if the API's word is missing or in no table; ``problem`` then says so.
+    """
+
+    _in_dict = ("job_id", "state")
+
+    job_id: str
+    state: JobState | None
+    problem: str | None = None
+    raw: Mapping[str, Any] = field(repr=False, compare=False, default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Submission(AsDict):
+    """The API's receipt for a queued job.
+
+    :ivar trigger_id: unique to this one execution. :ivar message: its first thousand characters, as
+        :func:`plain` shows them.
+    """
+
+    _in_dict = ("job_id", "trigger_id", "message")
+
+    job_id: str
+    trigger_id: str
+    message: str | None
+    raw: Mapping[str, Any] = field(repr=False, compare=False, default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Log(AsDict):
+    """One log entry of an execution.
+
+    :ivar time: when, in UTC; ``None`` if unknown.
+    :ivar severity: a key of :data:`SEVERITY_LEVELS`; ``None`` if the API's word is in no table.
+    """
+
+    _in_dict = ("time", "severity", "message", "trigger_id")
+
+    time: datetime | None
+    severity: str | None
+    message: str
+    trigger_id: str | None
+    raw: Mapping[str, Any] = field(repr=False, compare=False, default_factory=dict)
+
+    @property
+    def level(self) -> int:
+        """The level in Python's ``logging``; an unknown severity counts as info."""
+        return SEVERITY_LEVELS[self.severity or "info"]
+
+
+@dataclass(frozen=True)
+class Execution(AsDict):
+    """One execution of a job, with its log.
+
+    :ivar trigger_id: the guid under which it was started, as the execution or else its entries tell it; the
+        blank one if it was started by hand, ``None`` if the API told none.
+    :ivar state: ``None`` if the API's word is missing or in no table; ``problem`` then says so.
+    :ivar start: in UTC; ``None`` if unknown. :ivar end: likewise; ``None`` also while it runs.
+    :ivar start_problem: why a start that is there is not understood. :ivar end_problem: likewise.
+    """
+
+    _in_dict = ("job_id", "trigger_id", "state", "start", "end", "duration")
+
+    job_id: str
+    trigger_id: str | None
+    state: ExecutionState | None
+    start: datetime | None = None
+    end: datetime | None = None
+    message: str | None = None
+    logs: tuple[Log, ...] = field(repr=False, default=())
+    problem: str | None = None
+    start_problem: str | None = None
+    end_problem: str | None = None
+    raw: Mapping[str, Any] = field(repr=False, compare=False, default_factory=dict)
+
+    def is_under(self, trigger_id: str) -> bool:
+        """Tell whether it is the one that was started under a trigger id."""
+        return self.trigger_id is not None and canonical(self.trigger_id) == canonical(trigger_id)
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether its trigger id says that it was started by hand."""
+        return self.trigger_id is not None and canonical(self.trigger_id) == BLANK_GUID
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, whether or not it is known how and when."""
+        ended = self.state is not None and self.state is not ExecutionState.RUNNING
+        return ended or (self.state is None and not (self.end is None and self.end_problem is None))
+
+    @property
+    def duration(self) -> float | None:
+        """Seconds from start to end, ``None`` if either is unknown."""
+        if self.start is None or self.end is None:
+            return None
+        return (self.end - self.start).total_seconds()
+
+
+def find_job(jobs: Sequence[Job], name: str) -> Job:
+    """Return the one job of that name.
+
+    :raises InvalidInput: if none or several have it; the message lists the candidates.
+    """
+    matches = [job for job in jobs if job.name == str(name)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        ids = _some([job.id for job in matches])
+        raise InvalidInput(f"{len(matches)} jobs are named {name!r}: {ids}. Give the job id instead.")
+    raise InvalidInput(f"No job is named {name!r}. Jobs: {_names(jobs) or 'none'}.")
+
+
+def _names(jobs: Iterable[Job]) -> str:
+    return _some([short(name) for name in sorted({job.name for job in jobs if job.name})])
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:20])
+    return f"{shown} and {len(names) - 20} more" if len(names) > 20 else shown
+
+
+def iso(time: datetime | None) -> str | None:
+    """Return a time as ISO 8601, and nothing for none."""
+    return time.isoformat() if time else None
+
+
+def parse_time(value: Any, zone: tzinfo = timezone.utc, *, fold: int = 0) -> datetime | None:
+    """Return a time in UTC, ``None`` for what is no time, the years 1 and 9999 of .NET among that.
+
+    :param value: ISO 8601; or as JSON of .NET and JavaScript has it: ``/Date(1764057600000)/``, or a number
+        of seconds or milliseconds since 1970.
+    :param zone: that of a time without an offset.
+    :param fold: which of the two it is when clocks are set back: 0 for the first, 1 for the second.
+    """
+    try:
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return _from_epoch(float(value))
+        if not isinstance(value, str) or len(value) > 100:
+            return None
+        if epoch := _NET_DATE.fullmatch(value.strip()):
+            return _from_epoch(float(epoch[1]) / 1000)
+        # Python 3.10 reads neither "Z" nor the seven fractional digits of .NET.
+        text = re.sub(r"(\.\d{6})\d+", r"\1", value.strip())
+        text = re.sub(r"\.(\d{1,5})(?!\d)", lambda m: "." + m[1].ljust(6, "0"), text)
+        text = re.sub(r"[zZ]$", "+00:00", text)
+        time = datetime.fromisoformat(text)
+        if time.year in (1, 9999):
+            return None
+        return time.replace(tzinfo=time.tzinfo or zone, fold=fold).astimezone(timezone.utc)
+    except (ValueError, OverflowError):
+        return None
+
+
+_NET_DATE = re.compile(r"/Date\((-?\d{1,17})(?:[+-]\d{4})?\)/")
+
+_FIRST_EPOCH = 100_000_000
+"""Seconds since 1970 (March 1973) from which on a number is taken for a time."""
+
+
+def _from_epoch(number: float) -> datetime | None:
+    # Seconds up to the year 5138, and milliseconds from 1973 on: no number can be read as both.
+    seconds = number / 1000 if number >= 1000 * _FIRST_EPOCH else number
+    return datetime.fromtimestamp(seconds, timezone.utc) if seconds >= _FIRST_EPOCH else None
+
+
+def plain(text: str) -> str:
+    """Return a text that cannot look like more than one: lines indented, control characters shown."""
+    lines = (
+        "".join(c if c.isprintable() or c == "\t" else ascii(c)[1:-1] for c in line)
+        for line in text.splitlines()
+    )
+    return "\n    ".join(lines)
+
+
+def short(value: Any) -> str:
+    """Return a value as it is shown in a message: its repr, cut off after 80 characters."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

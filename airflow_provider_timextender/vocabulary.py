@@ -1,0 +1,201 @@
+"""The words of the API: what its JSON members are called, and what it says in them.
+
+The published description of the API names the endpoints but only a few JSON members, and none of the
+end states. So every name and word that this package relies on stands in the tables :data:`FIELDS`,
+:data:`STATUSES`, :data:`STATES` and :data:`SEVERITIES`, marked as *documented* or *assumed*, and each
+entry can be overridden from the Airflow connection (:meth:`Vocabulary.override`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
+from typing import Any
+
+from airflow_provider_timextender.errors import InvalidInput
+from airflow_provider_timextender.model import short
+
+
+@dataclass(frozen=True)
+class Names:
+    """The spellings accepted for one meaning, by where they are known from."""
+
+    documented: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Every spelling, the documented ones first."""
+        return self.documented + self.assumed
+
+
+# [vocabulary: begin]
+# Spellings are compared without regard to case, "_", "-" and spaces.
+
+FIELDS: Mapping[str, Names] = {
+    "job.id": Names(documented=("Id",), assumed=("JobId",)),
+    "job.name": Names(assumed=("Name", "JobName", "DisplayName")),
+    "status.job_id": Names(assumed=("JobId", "Id")),
+    "status.state": Names(assumed=("Status", "JobStatus", "State", "JobState")),
+    "submission.job_id": Names(documented=("JobId",)),
+    "submission.message": Names(documented=("Message",)),
+    "submission.trigger_id": Names(documented=("TriggerId",)),
+    "execution.job_id": Names(assumed=("JobId",)),
+    "execution.trigger_id": Names(assumed=("TriggerId",)),
+    "execution.state": Names(assumed=("State", "Status", "ExecutionState", "ExecutionStatus")),
+    "execution.start": Names(assumed=("StartTime", "Start", "Started", "StartedAt", "StartDate")),
+    "execution.end": Names(
+        assumed=("EndTime", "End", "Ended", "EndedAt", "EndDate", "Finished", "FinishedAt")
+    ),
+    "execution.message": Names(assumed=("Message", "ErrorMessage", "Error")),
+    "execution.logs": Names(assumed=("Logs", "ExecutionLogs", "LogEntries", "Entries")),
+    "log.trigger_id": Names(assumed=("TriggerId",)),
+    "log.time": Names(assumed=("Timestamp", "Time", "Created", "CreatedAt", "LogTime", "Date")),
+    "log.severity": Names(assumed=("Severity", "Level", "LogLevel", "Type")),
+    "log.message": Names(assumed=("Message", "Text", "Description")),
+}
+
+STATUSES: Mapping[str, Names] = {
+    "idle": Names(documented=("idle",)),
+    "pending": Names(documented=("pending",)),
+    "running": Names(documented=("running",)),
+}
+
+# Only words that plainly claim success stand for success: "finished" or "completed" may well be said
+# of an execution that ended with errors, and a number says nothing at all. Whoever knows what such a
+# word means at their site adds it in the connection.
+STATES: Mapping[str, Names] = {
+    "running": Names(
+        assumed=("running", "pending", "queued", "started", "starting", "executing", "in progress")
+    ),
+    "succeeded": Names(assumed=("succeeded", "success", "successful")),
+    "failed": Names(
+        assumed=(
+            "failed", "failure", "error", "faulted", "aborted", "canceled", "cancelled",
+            "stopped", "terminated", "timed out",
+        )
+    ),
+}  # fmt: skip
+
+SEVERITIES: Mapping[str, Names] = {
+    "debug": Names(assumed=("debug", "trace", "verbose")),
+    "info": Names(assumed=("info", "information", "informational")),
+    "warning": Names(assumed=("warning", "warn")),
+    "error": Names(assumed=("error", "err")),
+    "critical": Names(assumed=("critical", "fatal")),
+}
+# [vocabulary: end]
+
+_SECTIONS: Mapping[str, Mapping[str, Names]] = {
+    "fields": FIELDS,
+    "statuses": STATUSES,
+    "states": STATES,
+    "severities": SEVERITIES,
+}
+
+
+def fold(word: str) -> str:
+    """Return a word as it is compared: without regard to case, ``_``, ``-`` and spaces."""
+    # A long one is no name of the API's, and is not kept.
+    return (_folded if len(word) <= 100 else _folded.__wrapped__)(word)
+
+
+@lru_cache(maxsize=4096)
+def _folded(word: str) -> str:
+    if re.fullmatch(r"\s*-?\d+\s*", word):  # in a code, the sign means something
+        return word.strip()
+    return re.sub(r"[\s_-]", "", word).lower()
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The tables in force: the defaults, or those with a connection's overrides.
+
+    :ivar spellings: section -> entry -> accepted spellings, in order of preference.
+    """
+
+    spellings: Mapping[str, Mapping[str, tuple[str, ...]]] = field(
+        default_factory=lambda: {
+            section: {entry: names.all for entry, names in table.items()}
+            for section, table in _SECTIONS.items()
+        }
+    )
+
+    def override(self, overrides: Mapping[str, Any]) -> Vocabulary:
+        """Return a vocabulary in which the named entries are replaced.
+
+        :param overrides: section -> entry -> one spelling or a list of them, for example
+            ``{"states": {"succeeded": ["Completed", 3]}}``. Sections are ``fields``, ``statuses``,
+            ``states`` and ``severities``.
+        :raises InvalidInput: for an unknown section or entry, a spelling that is neither text nor a
+            whole number, or a word that then stands under two entries of its section.
+        """
+        merged = {section: dict(entries) for section, entries in self.spellings.items()}
+        for section, entries in overrides.items():
+            _known(section, merged, "vocabulary")
+            if not isinstance(entries, Mapping):
+                raise InvalidInput(
+                    f"vocabulary.{section} must be an object of entries, not {short(entries)}."
+                )
+            for entry, given in entries.items():
+                _known(entry, merged[section], f"vocabulary.{section}")
+                merged[section][entry] = _spellings(given, f"vocabulary.{section}.{entry}")
+        for section in ("statuses", "states", "severities"):
+            _refuse_shared_words(section, merged[section])
+        return replace(self, spellings=merged)
+
+    @cached_property
+    def names(self) -> Mapping[str, tuple[str, ...]]:
+        """Logical field -> its spellings, folded for comparison."""
+        return {entry: tuple(map(fold, names)) for entry, names in self.spellings["fields"].items()}
+
+    @cached_property
+    def _words(self) -> Mapping[str, Mapping[str, str]]:
+        return {
+            section: {fold(word): entry for entry, words in entries.items() for word in words}
+            for section, entries in self.spellings.items()
+        }
+
+    def members(self, obj: Mapping[str, Any], entry: str) -> list[Any]:
+        """Return all that a JSON object holds for a logical field, in the order of preference."""
+        found = [(fold(name), value) for name, value in obj.items() if value is not None]
+        return [value for wanted in self.names[entry] for name, value in found if name == wanted]
+
+    def member(self, obj: Mapping[str, Any], entry: str) -> Any:
+        """Return what a JSON object holds for a logical field, ``None`` if it holds nothing."""
+        return next(iter(self.members(obj, entry)), None)
+
+    def meaning(self, section: str, word: Any) -> str | None:
+        """Return the entry of a section under which a word or code stands, ``None`` if none."""
+        if isinstance(word, bool) or not isinstance(word, (str, int)):
+            return None
+        return self._words[section].get(fold(str(word)))
+
+
+def _known(name: Any, table: Mapping[str, Any], where: str) -> None:
+    if name not in table:
+        raise InvalidInput(f"{where} has no entry {name!r}; it has {', '.join(table)}.")
+
+
+def _spellings(given: Any, where: str) -> tuple[str, ...]:
+    values = given if isinstance(given, list) else [given]
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, (str, int)) or not fold(str(value)):
+            raise InvalidInput(f"{where} takes names or whole numbers, not {short(value)}.")
+    if not values:
+        raise InvalidInput(f"{where} is an empty list; name at least one spelling.")
+    return tuple(str(value) for value in values)
+
+
+def _refuse_shared_words(section: str, entries: Mapping[str, tuple[str, ...]]) -> None:
+    seen: dict[str, str] = {}
+    for entry, spellings in entries.items():
+        for spelling in spellings:
+            other = seen.setdefault(fold(spelling), entry)
+            if other != entry:
+                raise InvalidInput(
+                    f"The word {spelling!r} stands under {other} and {entry} of "
+                    f"vocabulary.{section}; override both entries, so that it stands under one."
+                )
