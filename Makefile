@@ -1,4 +1,4 @@
-# Everything here works on a fresh clone with Python (3.10 to 3.13) and make; the first target that needs the
+# Everything here works on a fresh clone with Python (3.11 to 3.13) and make; the first target that needs the
 # environment makes it. PYTHON names another interpreter: make test PYTHON=python3.12
 
 PYTHON ?= python3
@@ -46,7 +46,7 @@ test: $(INSTALLED) ## Run all tests; the pure modules must be covered entirely
 		--include='*/airflow_provider_timextender/jobs_api.py,*/model.py,*/vocabulary.py,*/verdict.py,*/submission.py'
 	$(BIN)/python -m coverage report --skip-covered
 
-test-oldest: ## Run all tests on the oldest Airflow, which needs Python 3.10 to 3.12
+test-oldest: ## Run all tests on the oldest Airflow, which needs Python 3.11 or 3.12
 	@if $(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 13))'; then \
 		$(MAKE) --no-print-directory $(OLDEST)/.installed && $(OLDEST)/bin/python -m pytest; \
 	else \
@@ -94,13 +94,13 @@ bench-logs: $(INSTALLED) ## Count what tasks read of logs of 1, 60 and 100 MB, t
 	@$(BIN)/python benchmarks/large_logs.py
 
 constraints: $(INSTALLED) ## Pin the newest versions that fit, for all supported Pythons and both ends of Airflow
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate --upgrade \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --upgrade \
 		--group test --group lint --group docs --group build \
 		--output-file constraints/dev.txt pyproject.toml constraints/uv.in
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate --upgrade \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --upgrade \
 		--group bench --constraint constraints/dev.txt \
 		--output-file constraints/bench.txt pyproject.toml
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate --upgrade \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --upgrade \
 		--group test --output-file constraints/oldest.txt pyproject.toml constraints/oldest.in
 
 clean: ## Remove what the targets made

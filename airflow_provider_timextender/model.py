@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timezone, tzinfo
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import Any, ClassVar
 
 from airflow_provider_timextender.errors import InvalidInput
@@ -19,7 +19,7 @@ BLANK_GUID = "00000000-0000-0000-0000-000000000000"
 """What the API shows as trigger id of an execution that was started by hand (documented)."""
 
 
-class JobState(str, Enum):
+class JobState(StrEnum):
     """What a *job* is doing. Idle means "not running", never "succeeded"."""
 
     IDLE = "idle"
@@ -27,7 +27,7 @@ class JobState(str, Enum):
     RUNNING = "running"
 
 
-class ExecutionState(str, Enum):
+class ExecutionState(StrEnum):
     """How far one *execution* of a job is."""
 
     RUNNING = "running"
@@ -262,10 +262,9 @@ def parse_time(value: Any, zone: tzinfo = timezone.utc, *, fold: int = 0) -> dat
             return None
         if epoch := _NET_DATE.fullmatch(value.strip()):
             return _from_epoch(float(epoch[1]) / 1000)
-        # Python 3.10 reads neither "Z" nor the seven fractional digits of .NET.
-        text = re.sub(r"(\.\d{6})\d+", r"\1", value.strip())
-        text = re.sub(r"\.(\d{1,5})(?!\d)", lambda m: "." + m[1].ljust(6, "0"), text)
-        text = re.sub(r"[zZ]$", "+00:00", text)
+        # Python reads no "z", and no space between a fraction and the offset, as SQL Server writes it.
+        text = re.sub(r"[zZ]$", "+00:00", value.strip())
+        text = re.sub(r"(\.\d+) +(?=[+-])", r"\1", text)
         time = datetime.fromisoformat(text)
         if time.year in (1, 9999):
             return None

@@ -520,6 +520,14 @@ def test_times_without_an_offset_are_those_of_the_zone_across_a_change_of_clocks
     assert duration("2026-10-25T02:10:00", "2026-10-25T02:50:00") == 40 * 60
 
 
+@pytest.mark.parametrize("fraction", ["", ".5", ".500", ".5000000", ".500000000"])
+@pytest.mark.parametrize("offset", ["Z", "z", "+02:00", "+0200", " +02:00"])
+def test_times_are_read_as_iso_8601_net_and_sql_server_write_them(fraction: str, offset: str) -> None:
+    hour = 10 if offset in "Zz" else 12
+    told = model.parse_time(f"2026-01-01T{hour}:00:00{fraction}{offset}")
+    assert told == datetime(2026, 1, 1, 10, 0, 0, 500_000 if fraction else 0, timezone.utc)
+
+
 @given(st.datetimes(datetime(1974, 1, 1), datetime(2100, 1, 1), timezones=st.just(timezone.utc)))
 def test_times_as_numbers_are_read_like_those_in_words(moment: datetime) -> None:
     moment = moment.replace(microsecond=moment.microsecond // 1000 * 1000)
