@@ -131,6 +131,19 @@ class Client:
     ) -> None:
         self._session.close()
 
+    def send(self, call: Call[T]) -> T:
+        """Carry a call once."""
+        if call.method == "GET":
+            return self._send(call, self._session)
+        # Not on the pooled session: a connection that was kept alive may be closed by the server at the
+        # moment of sending, and then nobody knows whether the request was read.
+        with requests.Session() as session:
+            return self._send(call, session)
+
+    def close(self) -> None:
+        """Close what is open."""
+        self._session.close()
+
     def read(self, call: Call[T], *, patience: float = math.inf) -> T:
         """Carry a call that changes nothing, again and again while the error is a passing one.
 
@@ -244,6 +257,10 @@ class AsyncClient:
     ) -> None:
         if self._session is not None:
             await self._session.close()
+
+    async def send(self, call: Call[T]) -> T:
+        """Carry a call once."""
+        return await self._send(call)
 
     async def read(self, call: Call[T]) -> T:
         """Carry a call, again and again while the error is a passing one.

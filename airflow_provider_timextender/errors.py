@@ -18,6 +18,9 @@ class TimeXtenderError(Exception):
     retry_helps: ClassVar[bool] = True
     """A later try of the Airflow task can end differently, and does no harm."""
 
+    retry_after: float | None = None
+    """Seconds for which the server asked to be left alone, ``None`` if it did not."""
+
     @property
     def may_pass(self) -> bool:
         """Whether a wait bears it for a while, once a look has succeeded."""
@@ -28,6 +31,11 @@ class InvalidInput(TimeXtenderError, ValueError):
     """An argument or a connection field is unusable; nothing was sent."""
 
     retry_helps = False
+
+    @property
+    def may_pass(self) -> bool:
+        """A connection that has worked before may be mended."""
+        return True
 
 
 class Unreachable(TimeXtenderError):
@@ -76,10 +84,7 @@ class Refused(TimeXtenderError):
 
 
 class Unavailable(TimeXtenderError):
-    """The server answered that it cannot serve now.
-
-    :ivar retry_after: seconds that the server asked to wait, ``None`` if it did not say.
-    """
+    """The server answered that it cannot serve now."""
 
     transient = True
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime, timezone
 from functools import cached_property
 from importlib import import_module
 from threading import Thread
@@ -19,19 +17,19 @@ from airflow_provider_timextender import jobs_api, model
 from airflow_provider_timextender.errors import (
     ExecutionNotFound,
     InvalidInput,
-    Refused,
+    SubmissionUncertain,
     TimeXtenderError,
     Unreachable,
 )
-from airflow_provider_timextender.looking import look, run_through
+from airflow_provider_timextender.inputs import to_job
+from airflow_provider_timextender.life import may_have_arrived, read, repeat, run_through, surely_unsent
 from airflow_provider_timextender.provider_info import get_provider_info
-from airflow_provider_timextender.verdict import Run, Verdict
+from airflow_provider_timextender.worlds import Worker
 
 if TYPE_CHECKING:
-    import tenacity
-
     from airflow_provider_timextender.client import AsyncClient, Client
     from airflow_provider_timextender.connection import Settings
+    from airflow_provider_timextender.jobs_api import Call
 
 T = TypeVar("T")
 
@@ -96,6 +94,24 @@ class TimeXtenderHook(BaseHook):
     def _client(self) -> Client:
         return self.get_conn()
 
+    @property
+    def _world(self) -> Worker:
+        return Worker(self, self.log)
+
+    def _read(self, call: Call[T]) -> T:
+        return run_through(read(self._world, call, patience=self.max_unreachable))
+
+    def send(self, call: Call[T]) -> T:
+        """Carry a call once, whatever comes of it."""
+        return self._client.send(call)
+
+    def renew(self) -> None:
+        """Read the connection again when it is needed next: its key may have been changed."""
+        self.__dict__.pop("settings", None)
+        client: Client | None = self.__dict__.pop("_client", None)
+        if client is not None:
+            client.close()
+
     def get_conn(self) -> Client:
         """Return a new client; the methods of this hook share one of their own."""
         from airflow_provider_timextender.client import Client
@@ -127,48 +143,55 @@ class TimeXtenderHook(BaseHook):
 
     def get_jobs(self) -> list[model.Job]:
         """Return all jobs of the organisation."""
-        return self._client.read(jobs_api.list_jobs())
+        return self._read(jobs_api.list_jobs())
 
     def get_job(self, job_id: str | None = None, job_name: str | None = None) -> model.Job:
         """Return one job, by id or by exact name.
 
         :raises InvalidInput: unless exactly one of the two is given, and exactly one job matches.
         """
-        if (job_id is None) == (job_name is None):
-            raise InvalidInput("Give either a job id or a job name, and not both.")
-        if job_name is not None:
-            return model.find_job(self.get_jobs(), job_name)
-        wanted = model.guid(job_id, "job id")
-        for job in self.get_jobs():
-            if model.canonical(job.id) == model.canonical(wanted):
+        job_id, job_name = to_job(job_id, job_name)
+        jobs = self.get_jobs()
+        if job_id is None:
+            return model.find_job(jobs, str(job_name))
+        for job in jobs:
+            if model.canonical(job.id) == model.canonical(job_id):
                 return job
-        raise InvalidInput(f"The organisation has no job with the id {wanted}.")
+        raise InvalidInput(f"The organisation has no job with the id {job_id}.")
 
     def resolve_job_id(self, job_id: str | None, job_name: str | None) -> str:
         """Return the id of a job given by id or name; an id costs no request.
 
         :raises InvalidInput: as :meth:`get_job`, except that an id is not looked up.
         """
-        if job_id is not None and job_name is None:
-            return model.guid(job_id, "job id")
-        return self.get_job(job_id, job_name).id
+        job_id, job_name = to_job(job_id, job_name)
+        return job_id or self.get_job(job_name=job_name).id
 
-    def execute_job(self, job_id: str, *, before: Callable[[], object] | None = None) -> model.Submission:
-        """Queue a job, at most once.
+    def execute_job(self, job_id: str) -> model.Submission:
+        """Queue a job, at most once: the request is repeated only while nothing of it can have arrived.
 
-        :param before: called each time before the request is sent, which is repeated only while nothing of it
-            can have reached the server; an exception of it ends the submission.
-        :raises SubmissionUncertain: if the request may have arrived and the answer does not tell.
+        :raises SubmissionUncertain: if it may have arrived, and the answer does not tell.
         """
-        return self._client.submit(jobs_api.execute_job(job_id), before)
+        world = self._world
+
+        async def ask() -> model.Submission:
+            try:
+                return await world.send(jobs_api.execute_job(job_id))
+            except TimeXtenderError as error:
+                if not may_have_arrived(error):
+                    raise
+                problem = str(error)
+            raise SubmissionUncertain(f"It is not known whether the job was queued: {problem}")
+
+        return run_through(repeat(world, ask, bears=surely_unsent, patience=self.max_unreachable))
 
     def get_job_status(self, job_id: str) -> model.JobStatus:
         """Return what a job is doing now. Idle says nothing about how its last execution ended."""
-        return self._client.read(jobs_api.job_status(job_id))
+        return self._read(jobs_api.job_status(job_id))
 
     def get_all_job_statuses(self) -> list[model.JobStatus]:
         """Return what every job of the organisation is doing now, with one request."""
-        return self._client.read(jobs_api.all_job_statuses())
+        return self._read(jobs_api.all_job_statuses())
 
     def get_job_logs(self, job_id: str, trigger_id: str | None = None) -> list[model.Execution]:
         """Return a job's executions with their logs, or only the one under a trigger id.
@@ -176,10 +199,10 @@ class TimeXtenderHook(BaseHook):
         If the API shows nothing under the trigger id when asked for it, the job's whole log decides.
         """
         if trigger_id is None:
-            return self._client.read(jobs_api.job_logs(job_id))
-        filtered = self._client.read(jobs_api.if_any(jobs_api.job_logs(job_id, trigger_id)))
+            return self._read(jobs_api.job_logs(job_id))
+        filtered = self._read(jobs_api.if_any(jobs_api.job_logs(job_id, trigger_id)))
         found = [e for e in filtered if e.is_under(trigger_id)]
-        return found or [e for e in self._client.read(jobs_api.job_logs(job_id)) if e.is_under(trigger_id)]
+        return found or [e for e in self._read(jobs_api.job_logs(job_id)) if e.is_under(trigger_id)]
 
     def iter_job_logs(self, job_id: str, trigger_id: str | None = None) -> Iterator[model.Log]:
         """Yield the log entries of a job's executions, or of the one under a trigger id.
@@ -195,85 +218,6 @@ class TimeXtenderHook(BaseHook):
             )
         for execution in executions:
             yield from execution.logs
-
-    def look(
-        self,
-        run: Run,
-        *,
-        every: int = 2,
-        looked: bool = False,
-        patience: float = math.inf,
-        active: Callable[[Run], object] = lambda run: None,
-    ) -> tuple[Run, Verdict]:
-        """Look once at what is waited for, and judge it.
-
-        :param every: the log of a busy job is read at every so many looks; 1 for always.
-        :param looked: a look has succeeded before. So the API may refuse because of a maintenance, or the key
-            may have been changed in the connection: the look is repeated as if the API could not be reached.
-        :param patience: seconds for which that is done, if fewer than ``max_unreachable``.
-        :param active: as for :func:`~.looking.look`.
-        :return: the run to look at next time, and the verdict.
-        """
-
-        def remember(seen: Run) -> None:
-            nonlocal run
-            run = seen
-            active(seen)
-
-        async def read(call: jobs_api.Call[T], *, once: bool = False) -> T:
-            return self._client.read(call, patience=0 if once else patience)
-
-        def look_once() -> tuple[Run, Verdict]:
-            return run_through(look(run, read, every=every, warn=self.log.warning, active=remember))
-
-        return self._bear_refusals(look_once, patience) if looked else look_once()
-
-    def survey(
-        self, job_id: str, *, patience: float = math.inf
-    ) -> tuple[model.JobStatus, list[model.Execution], datetime]:
-        """Look once at all that a job does; a look has succeeded before.
-
-        :param patience: as for :meth:`look`.
-        :return: its status, the executions that its log shows, and when the status was read.
-        """
-
-        def survey_once() -> tuple[model.JobStatus, list[model.Execution], datetime]:
-            status = self._client.read(jobs_api.job_status(job_id), patience=patience)
-            now = datetime.now(timezone.utc)
-            return status, self._client.read(jobs_api.executions_so_far(job_id), patience=patience), now
-
-        return self._bear_refusals(survey_once, patience)
-
-    def executions_so_far(self, job_id: str, *, patience: float = math.inf) -> list[model.Execution]:
-        """Return a job's executions without their logs, and none for a job that has no log yet.
-
-        :param patience: as for :meth:`look`.
-        """
-        return self._client.read(jobs_api.executions_so_far(job_id), patience=patience)
-
-    def _bear_refusals(self, look: Callable[[], T], patience: float) -> T:
-        """Look, again and again while the API refuses, or nobody can tell its address and key."""
-        import tenacity
-
-        from airflow_provider_timextender import client
-
-        repeat = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(lambda e: isinstance(e, TimeXtenderError) and e.may_pass),
-            wait=client.BACKOFF,
-            stop=tenacity.stop_before_delay(min(patience, self.max_unreachable)),
-            before_sleep=self._after_refusal,
-            reraise=True,
-        )
-        found: T = repeat(look)
-        return found
-
-    def _after_refusal(self, state: tenacity.RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
-        self.log.warning("The API is asked again: %s", error)
-        if isinstance(error, Refused) and error.of_the_key:
-            # The key may have been changed in the connection.
-            self.__dict__.pop("settings", None)
-            self.__dict__.pop("_client", None)
 
     def test_connection(self) -> tuple[bool, str]:
         """Send one authenticated request that changes nothing.
@@ -300,13 +244,16 @@ class TimeXtenderHook(BaseHook):
 
 
 @contextmanager
-def no_vain_retry() -> Iterator[None]:
-    """Fail an Airflow task at once if another try could not heal the error, or would do harm."""
+def no_vain_retry(unless: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """Fail an Airflow task at once if another try could not heal the error, or would do harm.
+
+    :param unless: tells, when there is an error, whether it is to be raised as it is.
+    """
     try:
         yield
         return
     except TimeXtenderError as error:
-        if error.retry_helps:
+        if error.retry_helps or unless():
             raise
         message = f"{type(error).__name__}: {error}"
     raise AirflowFailException(message)

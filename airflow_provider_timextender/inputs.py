@@ -87,6 +87,16 @@ def to_time(value: datetime | str | None, what: str) -> datetime | None:
     return time
 
 
+def to_job(job_id: str | None, job_name: str | None) -> tuple[str | None, str | None]:
+    """Return the checked id of a job, or its name; the other is ``None``.
+
+    :raises InvalidInput: unless exactly one is given, or if the id is none.
+    """
+    if (job_id is None) == (job_name is None):
+        raise InvalidInput("Give either a job id or a job name, and not both.")
+    return (None if job_id is None else guid(job_id, "job id")), job_name
+
+
 def to_run(
     *,
     trigger_id: str | NotGiven | None,

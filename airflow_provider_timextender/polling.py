@@ -1,24 +1,30 @@
-"""One poll for all that wait in the triggerer: the status of all jobs, with one request an interval."""
+"""One poll for all that wait in a process: the status of all jobs, with one request an interval.
+
+All triggers of a triggerer live in one event loop, so that those with the same connection and interval can
+share it on every Airflow. It begins with the first that waits, and ends with the last.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import math
 import random
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Hashable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextvars import Context
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from airflow_provider_timextender.errors import TimeXtenderError, Unavailable, Unreachable
+from airflow_provider_timextender.errors import TimeXtenderError, Unreachable
 from airflow_provider_timextender.hooks import TimeXtenderHook
-from airflow_provider_timextender.inputs import span
-from airflow_provider_timextender.jobs_api import all_job_statuses, job_status
+from airflow_provider_timextender.jobs_api import Call, all_job_statuses
 from airflow_provider_timextender.model import JobStatus, canonical
 
 if TYPE_CHECKING:
     from airflow_provider_timextender.client import AsyncClient
+
+T = TypeVar("T")
 
 RECHECKS = 10
 """How many logs of busy jobs a poll reads in one interval, about, or one a second if that is more, whatever
@@ -27,28 +33,8 @@ the number of waiting tasks."""
 JITTER = 1.05
 """Up to so many intervals pass between two looks, so that several triggerers do not come together."""
 
-BACKSTOP = timedelta(minutes=5)
-"""How long after its limit Airflow ends a wait that no triggerer has ended."""
-
-MIN_INTERVAL = 1.0
-"""Seconds between two looks where none were wanted."""
-
-
-def backstop(seconds: float) -> timedelta:
-    """Return the limit that Airflow is given for a wait with a limit."""
-    return span(seconds) + BACKSTOP
-
-
-@dataclass
-class Shared:
-    """What all that wait for a poll have in common.
-
-    :ivar sharers: who they are, so that rare reads can be shared out among them.
-    :ivar newest: when the newest snapshot was taken; an older one is not worth a look.
-    """
-
-    sharers: set[object] = field(default_factory=set)
-    newest: datetime | None = None
+WOKEN_AT_ONCE = 50
+"""How many that wait are told of a look before other tasks of the event loop have their turn."""
 
 
 @dataclass(frozen=True)
@@ -57,15 +43,11 @@ class Snapshot:
 
     :ivar at: when the statuses were asked for. :ivar statuses: canonical job id -> status.
     :ivar problem: why they could not be had.
-    :ivar client: for further reads, over the poll's own few connections; ``None`` if the Airflow connection
-        has never been usable.
     """
 
     at: datetime
     statuses: Mapping[str, JobStatus]
     problem: TimeXtenderError | None
-    client: AsyncClient | None
-    shared: Shared = field(repr=False)
 
 
 def every(sharers: int, interval: float) -> int:
@@ -73,41 +55,109 @@ def every(sharers: int, interval: float) -> int:
     return max(3, math.ceil(sharers / max(RECHECKS, interval)))
 
 
-async def poll(
-    timextender_conn_id: str, interval: float, only: str | None = None
-) -> AsyncGenerator[Snapshot, None]:
-    """Yield a snapshot an interval, for ever: of all jobs, or of one if nobody shares the poll.
+class Poll:
+    """Looks once an interval, for ever.
 
-    What goes wrong is told in a snapshot and never raised, as an exception would end the wait of all that
-    share the poll. After a failure the connection is read again: the key may have been changed in it.
+    What goes wrong is told in a snapshot and never raised, as it concerns all that share the poll. After a
+    failure the connection is read again: the key may have been changed in it.
+
+    :ivar newest: the last snapshot; ``None`` before the first. :ivar sharers: how many wait.
     """
-    hook = TimeXtenderHook(timextender_conn_id, max_unreachable=0)
-    client: AsyncClient | None = None
-    problem: TimeXtenderError | None = None
-    statuses: Mapping[str, JobStatus] = {}
-    shared = Shared()
-    resting_until = datetime.min.replace(tzinfo=timezone.utc)
-    async with AsyncExitStack() as clients:
-        while True:
-            at = datetime.now(timezone.utc)
-            # A Retry-After is obeyed; snapshots still come, as those who wait have limits of their own.
-            if at >= resting_until:
-                try:
-                    if client is None or problem is not None:
-                        fresh = await hook.get_async_conn()
-                        if client is None or fresh.settings != client.settings:
-                            # The old one is closed at the end: somebody may be reading a log over it.
-                            client = await clients.enter_async_context(fresh)
-                    if only is None:
-                        statuses = {canonical(s.job_id): s for s in await client.read(all_job_statuses())}
-                    else:
-                        statuses = {canonical(only): await client.read(job_status(only))}
-                    problem = None
-                except Exception as error:  # noqa: BLE001 - nothing may end the wait of all that share the poll
-                    said = f"Something unexpected happened ({type(error).__name__}: {error})."
-                    problem = error if isinstance(error, TimeXtenderError) else Unreachable(said)
-                    if isinstance(error, Unavailable) and error.retry_after:
-                        resting_until = at + timedelta(seconds=error.retry_after)
-            shared.newest = at
-            yield Snapshot(at, statuses, problem, client, shared)
-            await asyncio.sleep(interval * random.uniform(1, JITTER))
+
+    def __init__(self, timextender_conn_id: str, interval: float) -> None:
+        self.newest: Snapshot | None = None
+        self.sharers = 0
+        self._hook = TimeXtenderHook(timextender_conn_id)
+        self._interval = interval
+        self._client: AsyncClient | None = None
+        self._waiters: list[asyncio.Future[Snapshot]] = []
+
+    @property
+    def understood(self) -> set[str]:
+        """The subjects of calls that have been answered in the right shape before."""
+        return self._hook.understood
+
+    @property
+    def every(self) -> int:
+        """At how many looks each that waits reads the log of a busy job."""
+        return every(self.sharers, self._interval)
+
+    async def next(self) -> Snapshot:
+        """Return the next snapshot when it is taken."""
+        waiter: asyncio.Future[Snapshot] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        return await waiter
+
+    async def send(self, call: Call[T]) -> T:
+        """Carry a call that changes nothing, once.
+
+        :raises TimeXtenderError: also if the Airflow connection has never been usable.
+        """
+        if self._client is None:
+            seen = self.newest or await self.next()
+            if self._client is None:
+                raise seen.problem or Unreachable("The Airflow connection is not known.", sent=False)
+        return await self._client.send(call)
+
+    async def run(self) -> None:
+        """Look until it is cancelled."""
+        problem: TimeXtenderError | None = None
+        statuses: Mapping[str, JobStatus] = {}
+        resting_until = datetime.min.replace(tzinfo=timezone.utc)
+        async with AsyncExitStack() as clients:
+            while True:
+                at = datetime.now(timezone.utc)
+                # A Retry-After is obeyed; snapshots still come, as those who wait have limits of their own.
+                if at >= resting_until:
+                    try:
+                        statuses, problem = await self._look(clients, again=problem is not None), None
+                    except Exception as error:  # noqa: BLE001 - nothing may end the wait of all that share it
+                        said = f"Something unexpected happened ({type(error).__name__}: {error})."
+                        problem = error if isinstance(error, TimeXtenderError) else Unreachable(said)
+                        if problem.retry_after:
+                            resting_until = at + timedelta(seconds=problem.retry_after)
+                self.newest = Snapshot(at, statuses, problem)
+                await self._wake()
+                await asyncio.sleep(self._interval * random.uniform(1, JITTER))
+
+    async def _look(self, clients: AsyncExitStack, *, again: bool) -> Mapping[str, JobStatus]:
+        if self._client is None or again:
+            fresh = await self._hook.get_async_conn()
+            if self._client is None or fresh.settings != self._client.settings:
+                # The old one is closed at the end: somebody may be reading a log over it.
+                self._client = await clients.enter_async_context(fresh)
+        return {canonical(status.job_id): status for status in await self._client.send(all_job_statuses())}
+
+    async def _wake(self) -> None:
+        assert self.newest is not None  # noqa: S101 - it has just been set
+        waiters, self._waiters = self._waiters, []
+        for number, waiter in enumerate(waiters, 1):
+            if not waiter.done():
+                waiter.set_result(self.newest)
+            if number % WOKEN_AT_ONCE == 0:
+                await asyncio.sleep(0)
+
+
+_POLLS: dict[Hashable, tuple[Poll, asyncio.Task[None]]] = {}
+
+
+@asynccontextmanager
+async def shared_poll(timextender_conn_id: str, interval: float) -> AsyncIterator[Poll]:
+    """Share the poll of a connection: it begins with the first that needs it, and ends with the last."""
+    loop = asyncio.get_running_loop()
+    key = (loop, timextender_conn_id, interval)
+    if key not in _POLLS:
+        poll = Poll(timextender_conn_id, interval)
+        # In a context of its own, as its log lines belong to no single task.
+        _POLLS[key] = poll, loop.create_task(poll.run(), context=Context())
+    poll, looking = _POLLS[key]
+    poll.sharers += 1
+    try:
+        yield poll
+    finally:
+        poll.sharers -= 1
+        if not poll.sharers:
+            del _POLLS[key]
+            looking.cancel()
+            with suppress(asyncio.CancelledError):
+                await looking

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Sequence
-from datetime import datetime, timezone
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta, timezone
 from functools import cached_property, partial
 from importlib import import_module
 from inspect import unwrap
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import (
     AirflowFailException,
@@ -21,37 +19,20 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_timextender.deferral import DefersMixin, worker_has_to_tell
+from airflow_provider_timextender.deferral import DefersMixin, backstop
+from airflow_provider_timextender.ending import StartFromTrigger, StartTriggerArguments
 from airflow_provider_timextender.errors import ExecutionTimeout, TimeXtenderError, WaitTimeout
 from airflow_provider_timextender.hooks import TimeXtenderHook, no_vain_retry
-from airflow_provider_timextender.inputs import NOT_GIVEN, NotGiven, to_run, to_seconds
-from airflow_provider_timextender.jobs_api import LIST_OF
-from airflow_provider_timextender.logs import exhaust, relay
-from airflow_provider_timextender.polling import MIN_INTERVAL, backstop
-from airflow_provider_timextender.verdict import (
-    LOG_LAG,
-    Failed,
-    Final,
-    Run,
-    Succeeded,
-    Verdict,
-    Waiting,
-    conclude,
-    for_people,
-    result_of,
-)
+from airflow_provider_timextender.inputs import NOT_GIVEN, NotGiven, span, to_run, to_seconds
+from airflow_provider_timextender.life import Limits, Wait, run_through
+from airflow_provider_timextender.verdict import Run, Waiting, for_people, result_of
+from airflow_provider_timextender.worlds import Worker
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-KNOWN_IN_TRIGGERER = {
-    "ds", "ds_nodash", "ts", "ts_nodash", "logical_date", "data_interval_start",
-    "data_interval_end", "dag_run", "run_id",
-}  # fmt: skip
-"""What a template may use that is rendered in the triggerer, which asks for nothing while it renders.
-
-Airflow 3.3.2 never answers a triggerer that asks for an XCom as ``ti.xcom_pull(task_ids=...)`` does.
-"""
+MIN_INTERVAL = 1.0
+"""Seconds between two looks of the triggerer where none were wanted."""
 
 
 class JobStatusSensor(DefersMixin, BaseSensorOperator):
@@ -93,6 +74,8 @@ class JobStatusSensor(DefersMixin, BaseSensorOperator):
         "max_unreachable",
     )
     ui_color = "#e6f1f2"
+    start_from_trigger = StartFromTrigger()
+    start_trigger_args = StartTriggerArguments()
 
     def __init__(
         self,
@@ -113,23 +96,15 @@ class JobStatusSensor(DefersMixin, BaseSensorOperator):
         self.trigger_id = trigger_id
         self.completed_after = completed_after
         self.timextender_conn_id = timextender_conn_id
-        self.deferrable = deferrable
         self.start_timeout = start_timeout
         self.max_unreachable = max_unreachable
-        self._run: Run | None = None
-        self._seen: Waiting | None = None
-        if deferrable:
-            self._start_in_triggerer()
+        self._wait: Wait | None = None
+        # Last, as Airflow asks for `start_trigger_args` while this is being made.
+        self.deferrable = deferrable
 
-    def _start_in_triggerer(self) -> None:
-        """Let Airflow start the sensor in the triggerer, without a worker, where it can.
-
-        It cannot before Airflow 3.3, which renders templates there; nor if a value depends on what a
-        triggerer cannot ask for, as an XCom is; if a worker has something to do or a listener to call; or if
-        the task is mapped.
-        """
-        from airflow.triggers.base import BaseTrigger, StartTriggerArgs
-
+    @property
+    def trigger_arguments(self) -> dict[str, Any]:
+        """What a trigger is given that Airflow starts without a worker; it renders what is templated."""
         arguments = {
             "timextender_conn_id": self.timextender_conn_id,
             "job_id": self.job_id,
@@ -144,24 +119,12 @@ class JobStatusSensor(DefersMixin, BaseSensorOperator):
         if self.completed_after is not NOT_GIVEN:
             after = self.completed_after
             arguments["completed_after"] = after.isoformat() if isinstance(after, datetime) else after
-        worker_is_needed = (
-            self.execution_timeout is not None
-            or self.on_execute_callback
-            or self._pre_execute_hook is not None
-            or self.params  # Airflow 3.3.2 lets the whole triggerer fail if one of them is invalid
-            or not type(self).__module__.startswith(__package__)
-        )
-        missing = self.trigger_id is None or self.completed_after is None  # a worker says so
-        possible = hasattr(BaseTrigger, "render_template_fields") and not worker_is_needed and not missing
-        if possible and all(map(_is_known_in_triggerer, arguments.values())) and not worker_has_to_tell():
-            arguments["end_with"] = self.end_with("result")
-            self.start_from_trigger = True
-            self.start_trigger_args = StartTriggerArgs(
-                trigger_cls=f"{__package__}.triggers.JobExecutionTrigger",
-                trigger_kwargs=arguments,
-                next_method="execute_complete",
-                timeout=backstop(self.timeout),
-            )
+        return arguments
+
+    @property
+    def trigger_backstop(self) -> timedelta:
+        """When Airflow ends a wait of the triggerer, should the trigger not."""
+        return backstop(self.timeout)
 
     @cached_property
     def hook(self) -> TimeXtenderHook:
@@ -175,14 +138,15 @@ class JobStatusSensor(DefersMixin, BaseSensorOperator):
         """Wait, and return the result or raise the failure."""
         try:
             with no_vain_retry():
-                # The base class would take a failure that is raised while poking for a failed look, which
-                # `silent_fail` ignores, so a final verdict comes back as the value of the last poke.
-                # Unwrapped, as Airflow 2 takes a call through the wrapper for one by the DAG's own code.
-                poke_until_over = partial(unwrap(BaseSensorOperator.execute), self)
-                verdict = (self._wait_in_triggerer if self.deferrable else poke_until_over)(context)
-                if isinstance(verdict, (Succeeded, Failed)):
-                    exhaust(relay(verdict.execution, self.log))
-                return conclude(verdict)
+                wait = self._wait = self._begin(context)
+                if self.deferrable:
+                    verdict = run_through(wait.follow())
+                else:
+                    # The base class would take a failure that is raised while poking for a failed look, which
+                    # `silent_fail` ignores, so a final verdict comes back as the value of the last poke.
+                    # Unwrapped, as Airflow 2 takes a call through the wrapper for one by the DAG's own code.
+                    verdict = unwrap(BaseSensorOperator.execute)(self, context)
+                return run_through(wait.tell(verdict))
         except AirflowSensorTimeout:
             raise AirflowSensorTimeout(self._timed_out(self._why())) from None
         except AirflowSkipException:
@@ -213,67 +177,20 @@ class JobStatusSensor(DefersMixin, BaseSensorOperator):
         if self.never_fail:
             raise AirflowSkipException(f"Skipped, as never_fail is set: {error}") from error
 
-    def _wait_in_triggerer(self, context: Context) -> Final:
-        run, _ = self._begin(context)
-        seen: Verdict
-        try:
-            run, seen = self.hook.look(run, patience=0)
-        except TimeXtenderError as error:
-            if not error.transient:
-                raise
-            seen = Waiting("unreachable", str(error))
-        self._run = run
-        if isinstance(seen, Waiting):
-            self._say(seen)
-            self.defer_to_trigger(
-                context,
-                run,
-                poll_interval=self.poke_interval or MIN_INTERVAL,
-                timeout=self.timeout,
-                max_unreachable=self.hook.max_unreachable,
-                known_key=seen.state != "unreachable",
-                returns="result",
-            )
-        return seen
-
     def poke(self, context: Context) -> PokeReturnValue:
         """Look once."""
-        verdict = self._look(context)
+        wait = self._wait = self._wait or self._begin(context)
+        near_the_end = wait.left <= 2 * self.poke_interval
+        # Between two pokes in mode reschedule nothing is remembered, not even that the job was running a
+        # minute ago; its log may just be late.
+        settle = self.mode == "reschedule"
+        verdict = run_through(wait.look(every=1 if near_the_end else 2, settle=settle))
         if not isinstance(verdict, Waiting):
             return PokeReturnValue(is_done=True, xcom_value=verdict)
-        self._say(verdict)
+        wait.say(verdict)
         return PokeReturnValue(is_done=False)
 
-    def _say(self, verdict: Waiting) -> None:
-        if self._seen is None or verdict.state != self._seen.state:
-            level = logging.WARNING if verdict.state == "unknown" else logging.INFO
-            self.log.log(level, "%s", verdict.why)
-        self._seen = verdict
-
-    def _look(self, context: Context) -> Verdict:
-        run, looked = (self._run, True) if self._run else self._begin(context)
-        if looked:
-            self.hook.understood.add(f"{LIST_OF}log")  # by the poke before, perhaps in another process
-        self._run = run
-        left = self.timeout - (datetime.now(timezone.utc) - run.asked_at).total_seconds()
-        near_the_end = left <= 2 * self.poke_interval
-        look = partial(self.hook.look, patience=max(0.0, left), every=1 if near_the_end else 2)
-        try:
-            self._run, verdict = look(run, looked=looked)
-            if self.mode == "reschedule" and isinstance(verdict, Waiting) and verdict.settles:
-                # Between two pokes nothing is remembered, not even that the job was running a minute ago; its
-                # log may just be late.
-                time.sleep(min(LOG_LAG, run.start_timeout))
-                self._run, verdict = look(self._run, looked=True, every=1)
-        except TimeXtenderError as error:
-            # With less than max_unreachable left it is the timeout that ends the wait.
-            if not (error.transient or (looked and error.may_pass)) or left >= self.hook.max_unreachable:
-                raise
-            verdict = Waiting("unreachable", str(error))
-        return verdict
-
-    def _begin(self, context: Context) -> tuple[Run, bool]:
-        """Return what is waited for, and whether a sensor before this process has looked for it."""
+    def _begin(self, context: Context) -> Wait:
         now = datetime.now(timezone.utc)
         began = self._first_start(context, now)
         run_of = to_run(
@@ -283,7 +200,20 @@ class JobStatusSensor(DefersMixin, BaseSensorOperator):
             asked_at=began,
         )
         run = run_of(self.hook.resolve_job_id(self.job_id, self.job_name))
-        return run, (now - began).total_seconds() >= max(self.poke_interval, 0.001)
+        interval = self.poke_interval
+        limits = Limits(
+            interval or MIN_INTERVAL if self.deferrable else interval,
+            self.hook.max_unreachable,
+            began + span(self.timeout),
+            WaitTimeout(),
+        )
+        world = Worker(self.hook, self.log, defer=partial(self._defer, context) if self.deferrable else None)
+        # A sensor before this process may have looked for it.
+        return Wait(world, run, limits, looked=(now - began).total_seconds() >= max(interval, 0.001))
+
+    def _defer(self, context: Context, run: Run, limits: Limits) -> NoReturn:
+        looked = self._wait is not None and self._wait.looked
+        self.defer_to_trigger(context, run, limits, known_key=looked, returns="result")
 
     def _first_start(self, context: Context, now: datetime) -> datetime:
         if self.mode != "reschedule" or self.deferrable:
@@ -297,27 +227,14 @@ class JobStatusSensor(DefersMixin, BaseSensorOperator):
         return first_start(ti.dag_id, ti.task_id, ti.run_id, ti.map_index, first_try) or now
 
     def _why(self) -> str:
-        seen = self._seen.why if self._seen else "no look succeeded."
+        seen = self._wait.seen.why if self._wait and self._wait.seen else "no look succeeded."
         return f"it was not over after {for_people(self.timeout)}. {seen}"
 
-    def _timed_out(self, why: str, event: Any = None) -> str:
-        job_id = (
-            self._run.job_id if self._run else (event or {}).get("job_id") or self.job_id or self.job_name
-        )
+    def _timed_out(self, why: str, event: Mapping[str, Any] | None = None) -> str:
+        told = (event or {}).get("job_id") or self.job_id or self.job_name
+        job_id = self._wait.run.job_id if self._wait else told
         execution = "" if self.trigger_id is NOT_GIVEN else f" (trigger id {self.trigger_id})"
         return (
             f"Stopped waiting for TimeXtender job {job_id}{execution}: {why} "
             "What runs in TimeXtender runs on."
         )
-
-
-def _is_known_in_triggerer(value: Any) -> bool:
-    if not isinstance(value, str):
-        return value is None or isinstance(value, (int, float))
-    from jinja2 import Environment, TemplateError, meta
-
-    try:
-        names = meta.find_undeclared_variables(Environment(autoescape=True).parse(value))
-    except TemplateError:
-        return False
-    return names <= KNOWN_IN_TRIGGERER

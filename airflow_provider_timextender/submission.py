@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from airflow_provider_timextender.errors import ContractError, InvalidInput
 from airflow_provider_timextender.model import AsDict, Execution, ExecutionState, JobStatus, canonical, guid
@@ -23,6 +23,39 @@ MOST_KNOWN = 1000
 
 Stage = Literal["asked", "queued", "done", "uncertain"]
 """How far a submission is: about to be sent, known to be queued, over with success, or unclear for good."""
+
+
+class Move(NamedTuple):
+    """A way of a submission from one stage to another; ``None`` is that of nothing queued."""
+
+    before: Stage | None
+    by: str
+    after: Stage | None
+
+
+MOVES = (
+    Move(None, "the request is about to be sent", "asked"),
+    Move("asked", "its receipt, or a search that finds one execution begun since", "queued"),
+    Move("asked", "refused, surely not sent, or a search that finds nothing begun", None),
+    Move("asked", "a search that cannot tell", "uncertain"),
+    Move(None, "attached to a running execution", "queued"),
+    Move("queued", "another try goes on with it", "queued"),
+    Move("queued", "succeeded, or not waited for", "done"),
+    Move("queued", "failed, or never started", None),
+    Move("done", "cleared", None),
+    Move("uncertain", "cleared", None),
+)
+"""All ways that there are: :func:`check_move` refuses any other."""
+
+
+def check_move(before: Stage | None, after: Stage | None) -> None:
+    """Refuse a way that is not in :data:`MOVES`: it would lose or double an execution.
+
+    :raises RuntimeError: if it is none.
+    """
+    if not any((move.before, move.after) == (before, after) for move in MOVES):
+        raise RuntimeError(f"A submission cannot go from {before or 'nothing'} to {after or 'nothing'}.")
+
 
 _STAGES: Mapping[str, Stage] = {stage: stage for stage in get_args(Stage)}
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from airflow.providers.common.compat.triggers import BaseEventTrigger
 from airflow.triggers.base import TriggerEvent
@@ -33,10 +33,7 @@ from airflow_provider_timextender.errors import (
 )
 from airflow_provider_timextender.hooks import TimeXtenderHook
 from airflow_provider_timextender.inputs import to_seconds
-from airflow_provider_timextender.polling import every, poll
-
-if TYPE_CHECKING:
-    from airflow_provider_timextender.client import AsyncClient
+from airflow_provider_timextender.polling import Poll, every, shared_poll
 
 CLASS_PATH = "airflow_provider_timextender.triggers.JobFinishedTrigger"
 """Under which name Airflow has stored this trigger since 0.1.0."""
@@ -437,13 +434,14 @@ class JobFinishedTrigger(BaseEventTrigger):
         clock = asyncio.get_running_loop().time
         turns: dict[str, Turn] = {}
         said = ""
-        async with aclosing(poll(self.timextender_conn_id, self.poll_interval)) as snapshots:
-            async for snapshot in snapshots:
-                problem, client, found = snapshot.problem, snapshot.client, Found()
-                jobs: dict[str, model.JobStatus | None] = {}
-                if problem is None and client is not None:
+        async with shared_poll(self.timextender_conn_id, self.poll_interval) as poll:
+            while True:
+                snapshot, found = await poll.next(), Found()
+                problem = snapshot.problem
+                jobs: Mapping[str, model.JobStatus | None] = {}
+                if problem is None:
                     try:
-                        jobs = await self._jobs(client, snapshot.statuses)
+                        jobs = await self._jobs(poll, snapshot.statuses)
                     except TimeXtenderError as error:
                         problem = error
                 if str(problem or "") != said:
@@ -452,8 +450,8 @@ class JobFinishedTrigger(BaseEventTrigger):
                 length = every(len(jobs), self.poll_interval)
                 for job_id, status in jobs.items():
                     turn = turns.setdefault(job_id, Turn())
-                    if client is not None and turn.has_come(status, length, clock()):
-                        read = await self._read(client, job_id, status, turn)
+                    if turn.has_come(status, length, clock()):
+                        read = await self._read(poll, job_id, status, turn)
                         if read is not None:
                             found = read
                             yield found
@@ -462,11 +460,11 @@ class JobFinishedTrigger(BaseEventTrigger):
                     yield found
 
     async def _jobs(
-        self, client: AsyncClient, statuses: Mapping[str, model.JobStatus]
+        self, poll: Poll, statuses: Mapping[str, model.JobStatus]
     ) -> dict[str, model.JobStatus | None]:
         """Return the jobs to look at, each with its status if there is one."""
         if self._named is None:
-            jobs = await client.read(jobs_api.list_jobs())
+            jobs = await poll.send(jobs_api.list_jobs())
             self._named = [model.find_job(jobs, name).id for name in self.job_names or ()]
         watched = [*(self.job_ids or ()), *self._named] or [status.job_id for status in statuses.values()]
         by_id = {model.canonical(job_id): job_id for job_id in watched}
@@ -475,11 +473,11 @@ class JobFinishedTrigger(BaseEventTrigger):
         return {status.job_id if status else job_id: status for job_id, status in found}
 
     async def _read(
-        self, client: AsyncClient, job_id: str, status: model.JobStatus | None, turn: Turn
+        self, poll: Poll, job_id: str, status: model.JobStatus | None, turn: Turn
     ) -> Found | None:
         """Read one job's log; what is wrong with it keeps no other job from being told."""
         try:
-            seen = await client.read(seen_of(job_id))
+            seen = await poll.send(seen_of(job_id))
         except TimeXtenderError as error:
             # A single 404 may be a gateway's: taken for an empty log, it would make news of a whole history.
             # Twice, it stands for the log of a job that has never run.

@@ -78,9 +78,10 @@ def _debug_logging(caplog: pytest.LogCaptureFixture) -> None:
 
 @pytest.fixture(autouse=True)
 def _quick_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    from airflow_provider_timextender import client
+    from airflow_provider_timextender import client, life
 
     monkeypatch.setattr(client, "BACKOFF", tenacity.wait_fixed(0.01))
+    monkeypatch.setattr(life, "MAX_PAUSE", 0.01)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timezone
 from importlib import import_module
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from ..conftest import TaskInstance
 
 SHARES = find_spec("airflow.triggers.shared_stream") is not None
-"""Whether this Airflow runs one poll for many triggers."""
+"""Whether this is Airflow 3.3 or later: a task's state outlives its tries, and watchers share a poll."""
 
-DEFERRABLE = ("deferrable", "shared poll") if SHARES else ("deferrable",)
+DEFERRABLE = ("deferrable",)
 MODES = ("poke", "reschedule", *DEFERRABLE)
 
 
@@ -52,7 +52,7 @@ def live(make: Callable[[], Any], ti: TaskInstance, mode: str, context: Any = No
             time.sleep(max(0, (again.reschedule_date - datetime.now(timezone.utc)).total_seconds()))
             ti.start_date = datetime.now(timezone.utc)
         except TaskDeferred as deferred:
-            resumed = (deferred.method_name, {"event": fire(deferred.trigger, mode)})
+            resumed = (deferred.method_name, {"event": fire(deferred.trigger)})
 
 
 def first_start_of(ti: TaskInstance) -> AbstractContextManager[Any]:
@@ -70,22 +70,15 @@ def stored(trigger: Any) -> Any:
     return getattr(import_module(module), name)(**json.loads(json.dumps(arguments)))
 
 
-def fire(trigger: Any, mode: str = "deferrable") -> Any:
+def fire(trigger: Any) -> Any:
     """Return the event's payload, as it comes out of Airflow's database."""
-    events = asyncio.run(events_of(stored(trigger), mode))
+    events = asyncio.run(events_of(stored(trigger)))
     assert len(events) == 1, "R27: exactly one event"
     text = json.dumps(events[0].payload)
     assert len(text) <= 2048, "R34"
     return json.loads(text)
 
 
-async def events_of(trigger: Any, mode: str) -> list[Any]:
-    """Run a trigger until it ends, by itself or on a poll that Airflow shares out."""
-    if mode != "shared poll":
-        return [event async for event in trigger.run()]
-    manager = import_module("airflow.triggers.shared_stream").SharedStreamManager()
-    key = trigger.shared_stream_key()
-    shared: AsyncIterator[Any] = manager.subscribe(trigger_id=1, trigger=trigger, key=key)
-    events = [event async for event in trigger.filter_shared_stream(shared)]
-    await manager.unsubscribe(1, key)
-    return events
+async def events_of(trigger: Any) -> list[Any]:
+    """Run a trigger until it ends."""
+    return [event async for event in trigger.run()]

@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout
 
-from airflow_provider_timextender import errors, jobs_api
-from airflow_provider_timextender.hooks import TimeXtenderHook
+from airflow_provider_timextender import errors, jobs_api, life
 from airflow_provider_timextender.operators import LogsOperator
 from airflow_provider_timextender.sensors import JobStatusSensor
 from airflow_provider_timextender.simulator import Dialect, Fault, Job, Simulator
@@ -407,14 +406,14 @@ def test_r02_r05_what_a_worker_saw_active_is_not_denied_by_a_trigger(
     with speaking(monkeypatch, Dialect(), duration=60) as simulator:
         simulator.fault("logs", always=Fault("body", body="[]"))
         simulator.fault("execution logs", always=Fault("body", body="[]"))
-        look = TimeXtenderHook.look
+        look = life.Wait.look
 
-        def look_and_end(*args: Any, **kwargs: Any) -> Any:
-            found = look(*args, **kwargs)
+        async def look_and_end(*args: Any, **kwargs: Any) -> Any:
+            found = await look(*args, **kwargs)
             simulator.finish()
             return found
 
-        monkeypatch.setattr(TimeXtenderHook, "look", look_and_end)
+        monkeypatch.setattr(life.Wait, "look", look_and_end)
         with pytest.raises(AirflowFailException, match="not known whether that one has run"):
             run_all_tries(Task(store=store_where_there_is_one()), way)
         assert simulator.count("execute") == 1

@@ -22,9 +22,8 @@ from airflow.providers.common.compat.sdk import (
     task,
 )
 
-from airflow_provider_timextender import errors
-from airflow_provider_timextender.hooks import TimeXtenderHook
-from airflow_provider_timextender.operators import STATE_KEY, ExecuteJobOperator
+from airflow_provider_timextender import errors, life, worlds
+from airflow_provider_timextender.operators import ExecuteJobOperator
 from airflow_provider_timextender.sensors import JobStatusSensor
 from airflow_provider_timextender.simulator import Fault, Simulator
 
@@ -351,7 +350,7 @@ def test_the_sensor_starts_on_a_worker_where_a_triggerer_could_not_do(arguments:
 def test_r22_the_limits_of_a_sensor_that_started_in_the_triggerer_count_from_its_start(
     simulator: Simulator,
 ) -> None:
-    from airflow_provider_timextender.polling import BACKSTOP
+    from airflow_provider_timextender.deferral import BACKSTOP
     from airflow_provider_timextender.triggers import JobExecutionTrigger
 
     def trigger(end: datetime, execution_timeout: timedelta | None = None) -> Any:
@@ -362,10 +361,13 @@ def test_r22_the_limits_of_a_sensor_that_started_in_the_triggerer_count_from_its
         return one
 
     began = datetime.now(timezone.utc) - timedelta(seconds=100)
-    assert trigger(began + timedelta(seconds=600) + BACKSTOP)._began == began
+    asked_at, limits = trigger(began + timedelta(seconds=600) + BACKSTOP)._limits(30)
+    assert (asked_at, limits.end) == (began, began + timedelta(seconds=600))
     brought_forward = trigger(began + timedelta(seconds=300), timedelta(seconds=300))
-    assert brought_forward._began == began, "by an execution_timeout that came later than the sensor"
-    assert brought_forward._deadline == began + timedelta(seconds=300)
+    asked_at, limits = brought_forward._limits(30)
+    assert asked_at == began, "by an execution_timeout that came later than the sensor"
+    assert limits.end == began + timedelta(seconds=300 - 1.5 * 30), "the next look would come after it"
+    assert type(limits.over) is errors.ExecutionTimeout
 
 
 HOOKS = {
@@ -426,7 +428,7 @@ def test_the_state_store_shows_where_the_execution_is(simulator: Simulator, defe
     else:
         one.execute(context)
     (execution,) = simulator.world.executions
-    shown = store.kept[STATE_KEY]
+    shown = store.kept[worlds.STATE_KEY]
     assert shown["trigger_id"] == execution.trigger_id
     assert shown["state"] == ("pending" if deferrable else "running")
     assert datetime.fromisoformat(shown["since"]) <= datetime.now(timezone.utc)
@@ -461,7 +463,7 @@ def test_r10_whatever_goes_wrong_after_the_submission_is_not_retried(
     simulator: Simulator, mocker: Any, where: str
 ) -> None:
     if where == "look":
-        mocker.patch.object(TimeXtenderHook, "look", side_effect=RuntimeError("a bug"))
+        mocker.patch.object(life.Wait, "look", side_effect=RuntimeError("a bug"))
     else:
         mocker.patch(
             "airflow_provider_timextender.connection.Settings.link", side_effect=RuntimeError("a bug")
@@ -480,7 +482,7 @@ def test_execution_timeout_while_xcoms_are_pushed_is_not_retried(simulator: Simu
 
 def test_r13_the_last_look_always_reads_the_log(simulator: Simulator, mocker: Any) -> None:
     simulator.job("load").duration = 60
-    look = mocker.spy(TimeXtenderHook, "look")
+    look = mocker.spy(life.Wait, "look")
     with pytest.raises(AirflowFailException, match="it was not over"):
         operator(timeout=0.3, poll_interval=0.05).execute(context_of(TaskInstance()))
     every = [call.kwargs["every"] for call in look.call_args_list]

@@ -17,12 +17,12 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 
-from airflow_provider_timextender import durable, errors, operators
-from airflow_provider_timextender.durable import KEY
+from airflow_provider_timextender import errors, life
 from airflow_provider_timextender.hooks import TimeXtenderHook
 from airflow_provider_timextender.operators import ExecuteJobOperator
 from airflow_provider_timextender.simulator import Fault, Simulator
 from airflow_provider_timextender.simulator.faults import Kind
+from airflow_provider_timextender.worlds import RECORD_KEY, TaskOnWorker
 
 from ..conftest import Store, TaskInstance, after_submission, context_of
 from .running import DEFERRABLE, SHARES, live
@@ -40,9 +40,8 @@ class Died(BaseException):
 @pytest.fixture
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("airflow_provider_timextender.verdict.LOG_LAG", 0.3)
-    monkeypatch.setattr("airflow_provider_timextender.sensors.LOG_LAG", 0.3)
-    monkeypatch.setattr(durable, "LOG_LAG", 0.3)
-    monkeypatch.setattr(operators, "MAX_MOMENT", 0.05)
+    monkeypatch.setattr(life, "LOG_LAG", 0.3)
+    monkeypatch.setattr(life, "MAX_MOMENT", 0.05)
 
 
 class Task:
@@ -87,14 +86,21 @@ class Task:
 
 
 def die_after_the_post(monkeypatch: pytest.MonkeyPatch) -> None:
-    execute = TimeXtenderHook.execute_job
+    after_the_post(monkeypatch, die)
 
-    def execute_and_die(self: Any, *args: Any, **kwargs: Any) -> Any:
-        execute(self, *args, **kwargs)
-        monkeypatch.setattr(TimeXtenderHook, "execute_job", execute)
-        raise Died
 
-    monkeypatch.setattr(TimeXtenderHook, "execute_job", execute_and_die)
+def after_the_post(monkeypatch: pytest.MonkeyPatch, action: Callable[[], object]) -> None:
+    """Do something when the next receipt has come, before the package has it."""
+    send = TimeXtenderHook.send
+
+    def send_and_act(self: Any, call: Any) -> Any:
+        answer = send(self, call)
+        if call.method == "POST":
+            monkeypatch.setattr(TimeXtenderHook, "send", send)
+            action()
+        return answer
+
+    monkeypatch.setattr(TimeXtenderHook, "send", send_and_act)
 
 
 def die() -> None:
@@ -103,20 +109,20 @@ def die() -> None:
 
 def when_first_kept(monkeypatch: pytest.MonkeyPatch, action: Callable[[], object]) -> None:
     """Do something when it has been kept that the job is about to be queued."""
-    keep = durable.Memory.keep
+    keep = TaskOnWorker.keep
 
     def keep_and_act(self: Any, record: Any) -> None:
         keep(self, record)
-        monkeypatch.setattr(durable.Memory, "keep", keep)
+        monkeypatch.setattr(TaskOnWorker, "keep", keep)
         action()
 
-    monkeypatch.setattr(durable.Memory, "keep", keep_and_act)
+    monkeypatch.setattr(TaskOnWorker, "keep", keep_and_act)
 
 
 def dies_when_it_looks(task: Task, monkeypatch: pytest.MonkeyPatch, mode: str = "worker") -> None:
     """Run a try that dies when it begins to wait."""
     with monkeypatch.context() as patch:
-        patch.setattr(TimeXtenderHook, "look", lambda *_, **__: die())
+        patch.setattr(life.Wait, "look", lambda *_, **__: die())
         with pytest.raises(Died):
             task.run(mode)
 
@@ -227,7 +233,7 @@ def test_r03_whatever_goes_wrong_during_the_wait_is_a_case_for_the_next_try(
 ) -> None:
     task = Task(store=Store())
     with monkeypatch.context() as patch:
-        patch.setattr(TimeXtenderHook, "look", lambda *_, **__: [][0])
+        patch.setattr(life.Wait, "look", lambda *_, **__: [][0])
         with pytest.raises(errors.TimeXtenderError, match=r"\(IndexError: .*goes on with this execution"):
             task.run()
     assert task.run() == the_last(simulator)
@@ -239,14 +245,12 @@ def test_execution_timeout_before_it_is_clear_is_a_case_for_the_next_try(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = Task(store=Store())
-    execute = TimeXtenderHook.execute_job
 
-    def too_slow(self: Any, *args: Any, **kwargs: Any) -> Any:
-        execute(self, *args, **kwargs)
+    def is_too_slow() -> None:
         raise AirflowTaskTimeout("Timeout")
 
     with monkeypatch.context() as patch:
-        patch.setattr(TimeXtenderHook, "execute_job", too_slow)
+        after_the_post(patch, is_too_slow)
         with pytest.raises(AirflowTaskTimeout):
             task.run()
     assert task.run() == the_last(simulator)
@@ -348,7 +352,7 @@ def test_r08_a_retry_after_a_failed_execution_queues_it_anew(
     simulator.job("load").outcome = outcome
     with pytest.raises(errors.JobError):
         task.run(mode)
-    assert KEY not in (task.store or Store()).kept
+    assert RECORD_KEY not in (task.store or Store()).kept
     simulator.job("load").outcome = "succeeded"
     assert task.run(mode) == the_last(simulator)
     assert simulator.count("execute") == 2
@@ -374,7 +378,7 @@ def test_a_task_that_runs_another_job_now_does_not_wait_for_the_former(simulator
 def test_a_record_that_is_not_understood_is_not_guessed(simulator: Simulator, stored: Any) -> None:
     task = Task(store=Store())
     assert task.store is not None
-    task.store.kept[KEY] = stored
+    task.store.kept[RECORD_KEY] = stored
     with pytest.raises(AirflowFailException, match=r"SubmissionUncertain: .* delete that entry and clear"):
         task.run()
     assert simulator.count("execute") == 0
@@ -436,15 +440,15 @@ def test_r03_nothing_was_queued_is_found_out_once(
     when_first_kept(monkeypatch, die)
     with pytest.raises(Died):
         task.run()
-    find = durable.DurableSubmit._find
+    find = life.Life._find
 
-    def find_and_let_another_start(self: Any, record: Any) -> Any:
-        found = find(self, record)
+    async def find_and_let_another_start(self: Any, record: Any) -> Any:
+        found = await find(self, record)
         simulator.run("load")
         return found
 
     with monkeypatch.context() as patch:
-        patch.setattr(durable.DurableSubmit, "_find", find_and_let_another_start)
+        patch.setattr(life.Life, "_find", find_and_let_another_start)
         with pytest.raises(errors.JobBusy):
             task.run()
     simulator.finish()
@@ -659,7 +663,7 @@ def test_r05_a_deferrable_task_searches_without_a_worker(simulator: Simulator) -
     context = task.context()
     with pytest.raises(TaskDeferred) as deferred:
         task.make().execute(context)
-    assert deferred.value.method_name == "execute_when_idle"
+    assert deferred.value.method_name == "execute_complete"
     lost = {"error": "Trigger failure"}
     task.ti.xcom_pull = lambda **_: None  # type: ignore[attr-defined]
     with pytest.raises(errors.TriggerLost, match=r"may have been queued, .*not found yet: Airflow ended"):
@@ -704,7 +708,7 @@ def test_r05_a_log_that_could_not_be_read_before_tells_nothing_after(
 def test_r07_a_log_that_cannot_be_read_does_not_block_a_start(
     simulator: Simulator, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(durable, "LOG_PATIENCE", 0.2)
+    monkeypatch.setattr(life, "LOG_PATIENCE", 0.2)
     simulator.fault("logs", always=Fault("status", status=status))
     assert Task(wait_for_completion=False).run() == the_last(simulator)
 
@@ -838,9 +842,7 @@ def test_execution_timeout_before_anything_is_sent_is_one_like_any_other(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     simulator.run("load")
-    monkeypatch.setattr(
-        ExecuteJobOperator, "_look_until_over", lambda *_: (_ for _ in ()).throw(AirflowTaskTimeout("x"))
-    )
+    monkeypatch.setattr(life.Wait, "look", lambda *_, **__: (_ for _ in ()).throw(AirflowTaskTimeout("x")))
     with pytest.raises(AirflowTaskTimeout):
         Task(if_running="wait").run()
 
@@ -944,12 +946,12 @@ def test_r07_the_turn_may_be_lost_to_somebody_else_and_is_waited_for_again(
     end_when_looked_at(simulator)
     passed = iter([True])
 
-    def let_another_pass(self: Any) -> float:
+    def let_another_pass(interval: float) -> float:
         if next(passed, False):
             simulator.run("load")
         return 0
 
-    monkeypatch.setattr(ExecuteJobOperator, "_moment", let_another_pass)
+    monkeypatch.setattr(life, "moment", let_another_pass)
     assert Task(if_running="wait").run(mode) == the_last(simulator)
     assert len(simulator.world.executions) == 3
     assert simulator.world.executions[2].queued > simulator.world.executions[1].ended
@@ -967,7 +969,7 @@ def test_r17_a_turn_can_be_waited_for_beyond_the_end_of_the_calendar(simulator: 
 def test_r07_two_tasks_that_wait_for_the_same_turn_run_one_after_the_other(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(operators, "MAX_MOMENT", 10.0)
+    monkeypatch.setattr(life, "MAX_MOMENT", 10.0)
     job = simulator.job("load")
     job.pickup, job.duration = 0.0, 0.4
     simulator.run("load")

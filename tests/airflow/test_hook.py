@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -12,9 +12,11 @@ import requests_mock
 
 from airflow_provider_timextender import errors
 from airflow_provider_timextender.hooks import TimeXtenderHook
+from airflow_provider_timextender.life import Limits, Wait, run_through
 from airflow_provider_timextender.model import JobState
 from airflow_provider_timextender.simulator import DIALECTS, Fault, Job, Simulator
 from airflow_provider_timextender.verdict import Run
+from airflow_provider_timextender.worlds import Worker
 
 from ..conftest import API_KEY
 
@@ -193,22 +195,23 @@ def test_r12_a_key_that_is_changed_in_the_meantime_is_picked_up(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     execution = simulator.run("load")
-    run = Run(execution.job.id, execution.trigger_id, datetime.now(timezone.utc))
-    hook = TimeXtenderHook(max_unreachable=20)
-    hook.look(run)
+    now = datetime.now(timezone.utc)
+    limits = Limits(0.05, 20, now + timedelta(minutes=1), errors.WaitTimeout())
+    run = Run(execution.job.id, execution.trigger_id, now)
+    hook = TimeXtenderHook()
     simulator.api_key = "a-new-one"
     with pytest.raises(errors.Refused):
-        hook.look(run)
-    wait, asked = hook._after_refusal, []
+        run_through(Wait(Worker(hook, hook.log), run, limits).look(every=2))
+    renew, asked = hook.renew, []
 
-    def change(state: Any) -> None:
+    def change() -> None:
         asked.append(simulator.count("status"))
         if len(asked) == 3:
             monkeypatch.setenv("AIRFLOW_CONN_TIMEXTENDER_DEFAULT", simulator.connection_json())
-        wait(state)
+        renew()
 
-    monkeypatch.setattr(hook, "_after_refusal", change)
-    hook.look(run, looked=True)
+    monkeypatch.setattr(hook, "renew", change)
+    run_through(Wait(Worker(hook, hook.log), run, limits, looked=True).look(every=2))
     assert len(asked) == 3
 
 

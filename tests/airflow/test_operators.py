@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout
 
-from airflow_provider_timextender import errors
+from airflow_provider_timextender import errors, life
 from airflow_provider_timextender.hooks import TimeXtenderHook
 from airflow_provider_timextender.operators import (
     MAX_XCOM_BYTES,
@@ -232,7 +232,7 @@ def test_r10_not_being_able_to_look_is_not_a_failed_job_and_not_retried(
 def test_execution_timeout_during_the_wait_is_not_retried(
     simulator: Simulator, context: Any, mocker: Any
 ) -> None:
-    mocker.patch.object(TimeXtenderHook, "look", side_effect=AirflowTaskTimeout("Timeout"))
+    mocker.patch.object(life.Wait, "look", side_effect=AirflowTaskTimeout("Timeout"))
     operator = wait(execution_timeout=timedelta(hours=1))
     with pytest.raises(AirflowFailException, match=r"execution_timeout is over.*not retried"):
         operator.execute(context)
@@ -241,11 +241,14 @@ def test_execution_timeout_during_the_wait_is_not_retried(
 def test_execution_timeout_during_the_submission_is_not_retried(
     simulator: Simulator, context: Any, mocker: Any
 ) -> None:
-    def too_slow(job_id: str, before: Any) -> None:
-        before()
-        raise AirflowTaskTimeout("Timeout")
+    send = TimeXtenderHook.send
 
-    mocker.patch.object(TimeXtenderHook, "execute_job", side_effect=too_slow)
+    def too_slow(self: Any, call: Any) -> Any:
+        if call.method == "POST":
+            raise AirflowTaskTimeout("Timeout")
+        return send(self, call)
+
+    mocker.patch.object(TimeXtenderHook, "send", autospec=True, side_effect=too_slow)
     with pytest.raises(AirflowFailException, match="was queued, so this task is not retried"):
         execute(execution_timeout=timedelta(hours=1)).execute(context)
 

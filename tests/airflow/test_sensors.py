@@ -13,8 +13,7 @@ from airflow.providers.common.compat.sdk import (
     AirflowSkipException,
 )
 
-from airflow_provider_timextender import errors, sensors, verdict
-from airflow_provider_timextender.hooks import TimeXtenderHook
+from airflow_provider_timextender import errors, life, verdict
 from airflow_provider_timextender.sensors import JobStatusSensor
 from airflow_provider_timextender.simulator import Fault, Simulator
 
@@ -320,9 +319,9 @@ def test_r19_one_look_per_interval_and_one_line_per_change(
 def test_without_memory_it_looks_twice_before_it_says_never_started(
     simulator: Simulator, ti: TaskInstance, mocker: Any
 ) -> None:
-    for module in (sensors, verdict):
+    for module in (life, verdict):
         mocker.patch.object(module, "LOG_LAG", 0.01)
-    look = mocker.spy(TimeXtenderHook, "look")
+    look = mocker.spy(life.Wait, "_look")
     ti.first_reschedule = datetime.now(timezone.utc) - timedelta(hours=1)
     simulator.job("load").outcome = "never starts"
     trigger_id = simulator.run("load").trigger_id

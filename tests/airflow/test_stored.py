@@ -132,7 +132,7 @@ class Life:
 
 def fire(trigger: Any) -> Any:
     """Return what the one event of a trigger says, as a triggerer gets it."""
-    if not SHARES:
+    if not hasattr(trigger, "shared_stream_key"):
         return event_of(trigger)
     (event,) = asyncio.run(watch(trigger, bool, 30))
     return event

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
-from importlib import import_module
 from typing import Any
 
 import pytest
@@ -37,20 +36,8 @@ def ago(seconds: float) -> str:
 
 
 async def all_events(ones: list[Any]) -> list[Any]:
-    """Run triggers at the same time, on polls that are shared where Airflow shares them."""
-    if not SHARES:
-        return [event for events in await asyncio.gather(*map(_own, ones)) for event in events]
-    manager = import_module("airflow.triggers.shared_stream").SharedStreamManager()
-
-    async def shared(number: int, one: Any) -> list[Any]:
-        key = one.shared_stream_key()
-        stream = manager.subscribe(trigger_id=number, trigger=one, key=key)
-        found = [event async for event in one.filter_shared_stream(stream)]
-        await manager.unsubscribe(number, key)
-        return found
-
-    results = await asyncio.gather(*(shared(number, one) for number, one in enumerate(ones)))
-    return [event for events in results for event in events]
+    """Run triggers at the same time, in one event loop, as a triggerer does."""
+    return [event for events in await asyncio.gather(*map(_own, ones)) for event in events]
 
 
 async def _own(one: Any) -> list[Any]:
@@ -153,7 +140,6 @@ def test_an_unknown_job_is_refused_at_once(simulator: Simulator) -> None:
 # --- one poll for all ---
 
 
-@shares
 def test_the_requests_of_an_interval_do_not_depend_on_how_many_wait(crowd: Any) -> None:
     simulator = crowd(60, duration=60)
     several = wait_for_all(simulator, poll_interval=0.3)
@@ -175,26 +161,11 @@ def test_the_requests_of_an_interval_do_not_depend_on_how_many_wait(crowd: Any) 
     assert simulator.count("status") == simulator.count("execute") == 0
 
 
-@shares
 def test_r21_many_that_wait_open_few_connections(crowd: Any) -> None:
     simulator = crowd(100)
     events = asyncio.run(all_events(wait_for_all(simulator, poll_interval=0.2)))
     assert [event.payload["state"] for event in events] == ["succeeded"] * 100
     assert len({request.connection for request in simulator.requests}) <= 2
-
-
-@shares
-def test_who_may_share_a_poll() -> None:
-    keys = [
-        trigger().shared_stream_key(),
-        trigger(trigger_id=OTHER, job_id=OTHER, timeout=5).shared_stream_key(),
-        trigger(poll_interval=7).shared_stream_key(),
-        trigger(timextender_conn_id="other").shared_stream_key(),
-        JobFinishedTrigger().shared_stream_key(),
-        JobFinishedTrigger(job_names=["a"]).shared_stream_key(),
-    ]
-    assert keys[0] == keys[1]
-    assert len(set(keys)) == 5
 
 
 def test_how_often_a_busy_jobs_log_is_read() -> None:
@@ -204,9 +175,9 @@ def test_how_often_a_busy_jobs_log_is_read() -> None:
 
 def test_r09_ten_minutes_of_faults_end_no_wait(crowd: Any) -> None:
     # A hundred intervals, as ten minutes have them at six seconds each; the limits are the default ones.
-    count, interval = 100 if SHARES else 10, 0.1
+    count, interval = 100, 0.1
     simulator = crowd(count, timeout=0.2, duration=100)
-    route: Any = "statuses" if SHARES else "status"
+    route: Any = "statuses"
     faults = [
         Fault("status", status=500),
         Fault("status", status=502, body="<html>Bad gateway</html>"),
@@ -236,20 +207,20 @@ def test_r09_ten_minutes_of_faults_end_no_wait(crowd: Any) -> None:
 
 def test_r19_a_server_that_errs_is_not_asked_more_often(crowd: Any) -> None:
     simulator = crowd(1, duration=60)
-    simulator.fault("status", always=Fault("status", status=500))
+    simulator.fault("statuses", always=Fault("status", status=500))
     began = time.monotonic()
     event = fire(wait_for_all(simulator, poll_interval=0.2, max_unreachable=1)[0])
     assert event["error"] == "ServerError"
-    assert simulator.count("status") <= (time.monotonic() - began) / 0.2 + 1
+    assert simulator.count("statuses") <= (time.monotonic() - began) / 0.2 + 1
 
 
-@pytest.mark.parametrize("route", ["status", "execution logs"])
+@pytest.mark.parametrize("route", ["statuses", "execution logs"])
 def test_r09_a_retry_after_is_obeyed_while_limits_still_count(crowd: Any, route: Any) -> None:
     simulator = crowd(1)
     simulator.fault(route, Fault("status", status=429, retry_after="3600"))
     began = time.monotonic()
     event = fire(wait_for_all(simulator, timeout=1)[0])
-    assert event["error"] == "WaitTimeout" if route == "status" else event["state"] == "succeeded"
+    assert event["error"] == "WaitTimeout" if route == "statuses" else event["state"] == "succeeded"
     assert 1 <= time.monotonic() - began < 10
     assert simulator.count(route) <= 2, "asked again at the limit only"
 
@@ -274,13 +245,13 @@ def test_looks_that_take_longer_than_an_interval_do_not_pile_up(crowd: Any) -> N
         simulator.fault(route, always=Fault("unknown word"))  # so that each look reads the log
     one = wait_for_all(simulator, timeout=2)[0]
     began = time.monotonic()
-    assert fire(one, "shared poll" if SHARES else "deferrable")["error"] == "WaitTimeout"
+    assert fire(one)["error"] == "WaitTimeout"
     assert time.monotonic() - began < 5
 
 
 def test_r18_an_answer_that_comes_in_drops_holds_nobody_up(crowd: Any) -> None:
     simulator = crowd(1, timeout=0.2, duration=60)
-    simulator.fault("status", always=Fault("drip", seconds=0.1))
+    simulator.fault("statuses", always=Fault("drip", seconds=0.1))
     began = time.monotonic()
     event = fire(wait_for_all(simulator, max_unreachable=1)[0])
     assert event["error"] == "Unreachable"
@@ -290,7 +261,7 @@ def test_r18_an_answer_that_comes_in_drops_holds_nobody_up(crowd: Any) -> None:
 @pytest.mark.parametrize("retry_after", ["1767225600000", "9" * 30])
 def test_r09_a_senseless_retry_after_ends_no_poll(crowd: Any, retry_after: str) -> None:
     simulator = crowd(1, duration=60)
-    simulator.fault("status", Fault("status", status=503, retry_after=retry_after))
+    simulator.fault("statuses", Fault("status", status=503, retry_after=retry_after))
     event = fire(wait_for_all(simulator, timeout=0.5)[0])
     assert event["error"] == "WaitTimeout"
 
@@ -301,7 +272,7 @@ def test_r09_a_senseless_retry_after_ends_no_poll(crowd: Any, retry_after: str) 
 def test_r12_a_key_that_is_changed_in_the_meantime_is_picked_up(
     crowd: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    simulator = crowd(20 if SHARES else 3, duration=60)
+    simulator = crowd(20, duration=60)
     several = wait_for_all(simulator)
 
     async def wait() -> list[Any]:
@@ -325,10 +296,10 @@ def test_r12_a_key_that_was_never_accepted_ends_the_wait_at_once(crowd: Any) -> 
     simulator.api_key = "another"
     one = wait_for_all(simulator)[0]
     assert fire(one)["error"] == "Refused"
-    assert simulator.count("status") == 1
+    assert simulator.count("statuses") == 1
     one.arguments.update(known_key=True, max_unreachable=0.3)
     assert fire(one)["error"] == "Refused"
-    assert simulator.count("status") > 2, "the submission had been accepted, so it was a passing refusal"
+    assert simulator.count("statuses") > 2, "the submission had been accepted, so it was a passing refusal"
 
 
 # --- limits ---
@@ -338,7 +309,7 @@ def test_r13_r15_a_trigger_that_is_rebuilt_after_its_limit_looks_once_and_fires(
     simulator = crowd(2, duration=60)
     late, over = wait_for_all(simulator, poll_interval=60, timeout=5, asked_at=ago(6))
     began = time.monotonic()
-    event = asyncio.run(events_of(late, "shared poll" if SHARES else "deferrable"))[0].payload
+    event = asyncio.run(events_of(late))[0].payload
     assert event["error"] == "WaitTimeout"
     assert event["message"].startswith("it was not over after 5.0 s. ")
     simulator.finish()
@@ -359,7 +330,7 @@ def test_r15_execution_timeout_is_forestalled(crowd: Any) -> None:
 
 
 def test_r20_nothing_holds_up_the_event_loop(crowd: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    simulator = crowd(20 if SHARES else 3, duration=0.1)
+    simulator = crowd(20, duration=0.1)
     simulator.fault("statuses", always=Fault("slow", seconds=2))
     several = wait_for_all(simulator, poll_interval=0.5)
     if hasattr(BaseHook, "aget_connection"):
@@ -460,7 +431,6 @@ def ended_by(one: JobExecutionTrigger) -> Any:
     return event
 
 
-@shares
 @pytest.mark.parametrize("end_with", ["trigger_id", "result", "nothing", None])
 def test_a_success_ends_the_task_where_a_triggerer_runs(
     simulator: Simulator, mocker: Any, end_with: Any
@@ -481,14 +451,12 @@ def test_a_success_ends_the_task_where_a_triggerer_runs(
     assert fire(plain)["state"] == "succeeded", "dag.test() cannot end a task from a trigger"
 
 
-@shares
 def test_a_result_that_cannot_be_pushed_is_left_to_a_worker(simulator: Simulator, mocker: Any) -> None:
     mocker.patch("airflow.sdk.execution_time.xcom.XCom.set", side_effect=OSError("no space"))
     event = ended_by(trigger(trigger_id=simulator.run("load").trigger_id, end_with="result"))
     assert event.payload["state"] == "succeeded"
 
 
-@shares
 @pytest.mark.parametrize("end_with", ["trigger_id", "result", "nothing"])
 def test_r42_a_wait_that_began_before_a_listener_was_installed_ends_on_a_worker(
     simulator: Simulator, mocker: Any, listen: Callable[[str], None], end_with: Any

@@ -707,7 +707,7 @@ def describe(one: Plan) -> str:
 @contextmanager
 def hurry() -> Iterator[None]:
     """Let the package repeat a read at once, and log where the lives are kept."""
-    from airflow_provider_timextender import client, operators, sensors, triggers, watching
+    from airflow_provider_timextender import client, life, operators, sensors, triggers, watching
 
     log = logging.getLogger("tests.processes.dialects.task")
     log.setLevel(logging.INFO)
@@ -717,6 +717,7 @@ def hurry() -> Iterator[None]:
         logging.disable(logging.DEBUG)
         patches.callback(logging.disable, logging.NOTSET)
         patches.enter_context(mock.patch.object(client, "BACKOFF", tenacity.wait_fixed(0.02)))
+        patches.enter_context(mock.patch.object(life, "MAX_PAUSE", 0.02))
         patches.enter_context(mock.patch.object(watching, "SPACING", 0.01))
         for kind in (
             operators.ExecuteJobOperator,

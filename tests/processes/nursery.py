@@ -37,7 +37,7 @@ from airflow.providers.common.compat.sdk import (
 from airflow.sdk.execution_time.xcom import XCom
 from airflow.triggers.base import TaskSuccessEvent
 
-from airflow_provider_timextender import client, triggers
+from airflow_provider_timextender import client, life, triggers
 from airflow_provider_timextender.hooks import TimeXtenderHook
 from airflow_provider_timextender.operators import ExecuteJobOperator
 
@@ -206,6 +206,7 @@ def settle(keeper: Keeper) -> None:
     patch(compat, get_async_connection=async_connection)
     patch(XCom, set=lambda key, value, **_: keeper.leave_trace("xcom.push", key=key, value=value))
     patch(client, BACKOFF=tenacity.wait_fixed(0.01))
+    patch(life, MAX_PAUSE=0.01)
     patch(ExecuteJobOperator, log=log)
     patch(triggers.JobExecutionTrigger, log=log)
 
@@ -252,7 +253,7 @@ def wait(keeper: Keeper, task: dict[str, Any]) -> NoReturn:
     classpath, arguments = task["trigger"]
     trigger = stored(SimpleNamespace(serialize=lambda: (classpath, arguments)))
     trigger.task_instance = SimpleNamespace(dag_id="t", task_id="t", run_id="t", map_index=-1)
-    (event,) = asyncio.run(events_of(trigger, task["poll"]))
+    (event,) = asyncio.run(events_of(trigger))
     keeper.end("event", succeeds=isinstance(event, TaskSuccessEvent), payload=event.payload)
 
 

@@ -1,0 +1,226 @@
+"""The worlds of a life: a worker's, where time passes asleep, and the triggerer's, where all share a poll."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
+
+from airflow_provider_timextender.errors import InvalidInput, SubmissionUncertain
+from airflow_provider_timextender.jobs_api import Call, job_status
+from airflow_provider_timextender.life import Limits
+from airflow_provider_timextender.model import JobStatus, canonical
+from airflow_provider_timextender.submission import Record, Tries
+from airflow_provider_timextender.verdict import Run, Waiting
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_timextender.polling import Poll
+
+T = TypeVar("T")
+
+RECORD_KEY = "timextender_submission"
+"""Where the task state store keeps the record."""
+
+STATE_KEY = "timextender_execution"
+"""Where Airflow's task state store shows what a waiting task last saw (Airflow 3.3 and later)."""
+
+
+class Carries(Protocol):
+    """What a worker sends calls with: the hook."""
+
+    understood: set[str]
+
+    def send(self, call: Call[T]) -> T:
+        """Carry a call once."""
+
+    def renew(self) -> None:
+        """Read the connection again."""
+
+
+class Worker:
+    """A worker's world.
+
+    :param defer: ends a wait here, to go on with it in the triggerer; without, the wait goes on here.
+    """
+
+    every = 2
+
+    def __init__(
+        self, hook: Carries, log: Any, *, defer: Callable[[Run, Limits], NoReturn] | None = None
+    ) -> None:
+        self.log = log
+        self.understood = hook.understood
+        self.hands_over = defer is not None
+        self._hook = hook
+        self._defer = defer
+
+    def now(self) -> datetime:
+        """Return the time."""
+        return datetime.now(timezone.utc)
+
+    async def send(self, call: Call[T]) -> T:
+        """Carry a call once."""
+        return self._hook.send(call)
+
+    async def status(self, job_id: str) -> tuple[JobStatus, datetime]:
+        """Ask what a job does."""
+        status = await self.send(job_status(job_id))
+        return status, self.now()
+
+    async def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        time.sleep(seconds)
+
+    async def rest(self, run: Run, limits: Limits) -> None:
+        """Defer, or let a poll interval pass."""
+        if self._defer is not None:
+            self._defer(run, limits)
+        time.sleep(min(limits.interval, limits.left(self.now())))
+
+    def renew(self) -> None:
+        """Read the connection again."""
+        self._hook.renew()
+
+    def show(self, run: Run, seen: Waiting) -> None:
+        """Show nothing but what is in the log."""
+
+
+class TaskOnWorker(Worker):
+    """The world of a task that queues a job; what is to last is in Airflow's task state store.
+
+    :param tell: pushes an XCom.
+    """
+
+    def __init__(
+        self,
+        hook: Carries,
+        log: Any,
+        context: Context,
+        *,
+        retries: int,
+        tell: Callable[[str, str], None],
+        defer: Callable[[Run, Limits], NoReturn] | None,
+    ) -> None:
+        super().__init__(hook, log, defer=defer)
+        ti: Any = context["ti"]
+        dag_run: Any = context.get("dag_run")
+        self._store: Any = context.get("task_state_store")  # Airflow 3.3 and later
+        self.tell = tell
+        self.tries = Tries(
+            ti.try_number, ti.max_tries or 0, retries, getattr(dag_run, "clear_number", None) or 0
+        )
+
+    @property
+    def lasts(self) -> bool:
+        """Whether a later try will know what is kept."""
+        return self._store is not None
+
+    def recall(self) -> Record | None:
+        """Return what an earlier try has kept."""
+        stored = None if self._store is None else self._store.get(RECORD_KEY)
+        try:
+            return None if stored is None else Record.from_dict(stored)
+        except InvalidInput as error:
+            raise SubmissionUncertain(
+                f"What an earlier try has kept as {RECORD_KEY!r} in the task state store is not understood: "
+                f"{error} So it is not known whether the job was queued, and it is not queued again. Look in "
+                "TimeXtender; to queue it anew, delete that entry and clear the task."
+            ) from None
+
+    def keep(self, record: Record | None) -> None:
+        """Keep a record for the tries to come, or forget it."""
+        if self._store is None:
+            return
+        if record is None:
+            self._store.delete(RECORD_KEY)
+        else:
+            from airflow.sdk.execution_time.context import NEVER_EXPIRE
+
+            self._store.set(RECORD_KEY, record.to_dict(), retention=NEVER_EXPIRE)
+
+    def show(self, run: Run, seen: Waiting) -> None:
+        """Show in the task state store what the job does."""
+        if self._store is None:
+            return
+        try:
+            self._store.set(
+                STATE_KEY,
+                {
+                    "job_id": run.job_id,
+                    "trigger_id": run.trigger_id,
+                    "state": seen.state,
+                    "since": self.now().isoformat(),
+                },
+            )
+        except Exception:
+            self.log.warning("Could not show the state", exc_info=True)
+
+
+class Triggerer:
+    """The triggerer's world: it only reads, and what a job does is known from a poll that all share.
+
+    :param end: when the wait ends, for which no look of the poll is awaited.
+    """
+
+    hands_over = False
+
+    def __init__(self, poll: Poll, log: Any, end: datetime) -> None:
+        self.log = log
+        self.understood = poll.understood
+        self._poll = poll
+        self._end = end
+        self._used = self.now()
+
+    @property
+    def every(self) -> int:
+        """At how many looks the log of a busy job is read: the more wait, the rarer each reads one."""
+        return self._poll.every
+
+    def now(self) -> datetime:
+        """Return the time."""
+        return datetime.now(timezone.utc)
+
+    async def send(self, call: Call[T]) -> T:
+        """Carry a call that changes nothing, over the few connections of the poll."""
+        if call.method != "GET":
+            raise RuntimeError(f"A trigger only reads, and was to send {call.method} {call.path}.")
+        return await self._poll.send(call)
+
+    async def status(self, job_id: str) -> tuple[JobStatus, datetime]:
+        """Return what the poll has seen; where the wait ends before it looks again, ask."""
+        seen = self._poll.newest
+        if seen is None or seen.at <= self._used:
+            return await self.send(job_status(job_id)), self.now()
+        self._used = seen.at
+        if seen.problem is not None:
+            raise copy.copy(
+                seen.problem
+            )  # all that share the poll raise it, each with a traceback of its own
+        status = seen.statuses.get(canonical(job_id))
+        return await self.send(job_status(job_id)) if status is None else status, seen.at
+
+    async def sleep(self, seconds: float) -> None:
+        """Let time pass; what is repeated then is repeated at a look of the poll."""
+        await asyncio.sleep(seconds)
+        if seconds:
+            await self.rest()
+
+    async def rest(self, run: Run | None = None, limits: Limits | None = None) -> None:
+        """Let time pass until the poll has looked."""
+        left = max(0.0, (self._end - self.now()).total_seconds())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(left):
+                while self._poll.newest is None or self._poll.newest.at <= self._used:
+                    await self._poll.next()
+
+    def renew(self) -> None:
+        """Leave that to the poll."""
+
+    def show(self, run: Run, seen: Waiting) -> None:
+        """Show nothing but what is in the log: the task state store is not at hand here."""
