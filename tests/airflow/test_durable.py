@@ -501,18 +501,18 @@ def test_r07_a_cleared_task_does_not_take_a_later_run_for_its_own(simulator: Sim
 def test_r07_what_begins_while_a_request_cannot_be_sent_is_not_taken_for_ours(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch, mode: str, if_running: str
 ) -> None:
-    from airflow_provider_timextender.client import Client
+    from airflow_provider_timextender.carrier import Carrier
 
-    send = Client._send
+    send = Carrier.send
     refused = iter([True])
 
-    def refuse_once(self: Any, call: Any, session: Any) -> Any:
+    def refuse_once(self: Any, call: Any) -> Any:
         if call.method == "POST" and next(refused, False):
             simulator.run("load")
             raise errors.Unreachable("connection refused", sent=False)
-        return send(self, call, session)
+        return send(self, call)
 
-    monkeypatch.setattr(Client, "_send", refuse_once)
+    monkeypatch.setattr(Carrier, "send", refuse_once)
     task = Task(store=Store(), if_running=if_running)
     if if_running == "fail":
         with pytest.raises(errors.JobBusy):

@@ -31,10 +31,10 @@ from hypothesis import strategies as st
 
 from airflow_provider_timextender import connection, errors, logs, model, verdict, vocabulary
 from airflow_provider_timextender import jobs_api as api
+from airflow_provider_timextender.carrier import ERROR_LIMIT, Carrier, Mask, receive
 from airflow_provider_timextender.client import Client
 from airflow_provider_timextender.connection import Settings
 from airflow_provider_timextender.hooks import TimeXtenderHook
-from airflow_provider_timextender.incoming import ERROR_LIMIT, Incoming, without_key
 from airflow_provider_timextender.simulator import Simulator
 
 from ..conftest import API_KEY
@@ -335,11 +335,16 @@ def test_a_kept_connection_is_used_again_after_gzip_and_errors(kind: str, simula
 @given(st.binary(max_size=300), st.integers(1, 200), st.integers(1, 50), st.booleans())
 def test_r41_no_more_than_the_limit_is_kept(body: bytes, limit: int, step: int, pack: bool) -> None:
     sent = gzip.compress(body) if pack else body
-    incoming = Incoming("GET x", 200, {"Content-Encoding": "gzip"} if pack else {}, limit)
-    whole_is_read = all(incoming.add(sent[at : at + step]) for at in range(0, len(sent), step))
-    assert incoming.size <= limit + (1 if pack else step)
-    assert whole_is_read is (max(len(body), len(sent)) <= limit)
-    assert (incoming.answer(Settings("no such key")).problem is None) is whole_is_read
+    begun = api.Answer("GET x", 200, {"Content-Encoding": "gzip"} if pack else {}, b"")
+    pieces = (sent[at : at + step] for at in range(0, len(sent), step))
+    answer = receive(begun, pieces, limit, Mask("no such key"))
+    whole_is_read = max(len(body), len(sent)) <= limit
+    assert (answer.problem is None) is whole_is_read
+    assert answer.too_large is not whole_is_read
+    if not whole_is_read:
+        read, unpacked = map(int, re.findall(r"(\d+) (?:bytes were read|unpacked)", str(answer.problem)))
+        assert read <= limit + step
+        assert unpacked <= limit + (1 if pack else step)
 
 
 @both
@@ -661,9 +666,8 @@ def test_r34_escaped_in_json_the_key_is_hidden_as_well() -> None:
         '{"Message": "' + "".join(f"\\u{ord(c):04x}" for c in key) + '"}',
     ):
         assert json.loads(spelled)["Message"] == key
-        incoming = Incoming("GET x", 200, {}, 1000)
-        incoming.add(spelled.encode())
-        assert json.loads(incoming.answer(Settings(key)).body) == {"Message": "***"}
+        answer = receive(api.Answer("GET x", 200, {}, b""), [spelled.encode()], 1000, Mask(key))
+        assert json.loads(answer.body) == {"Message": "***"}
 
 
 def test_r34_encoded_for_a_url_the_key_is_hidden_as_well() -> None:
@@ -675,14 +679,14 @@ def test_r34_encoded_for_a_url_the_key_is_hidden_as_well() -> None:
         "".join(f"%{ord(c):02X}" for c in key),
     ):
         assert unquote(spelled) == key
-        incoming = Incoming("GET x", 302, {"Location": f"https://elsewhere.example/?key={spelled}"}, 1000)
-        incoming.add(f"see /?key={spelled}".encode())
-        answer = incoming.answer(Settings(key))
+        headers = {"Location": f"https://elsewhere.example/?key={spelled}"}
+        begun, said = api.Answer("GET x", 302, headers, b""), f"see /?key={spelled}".encode()
+        answer = receive(begun, [said], 1000, Mask(key))
         assert (answer.headers["location"], answer.body) == (
             "https://elsewhere.example/?key=***",
             b"see /?key=***",
         )
-        assert without_key(f"no proxy for {spelled}", key) == "no proxy for ***"
+        assert Mask(key).text(f"no proxy for {spelled}") == "no proxy for ***"
 
 
 def test_r34_no_object_shows_the_key(simulator: Simulator) -> None:
@@ -690,7 +694,15 @@ def test_r34_no_object_shows_the_key(simulator: Simulator) -> None:
     hook.get_jobs()
     settings = hook.settings
     things: list[Any] = [hook, settings, hook.get_conn(), vars(hook), vars(hook.get_conn())]
-    things += [Incoming("GET x", 200, {"X": API_KEY}, 10), hook.get_conn()._session.headers]
+    carrier = Carrier(settings)
+    things += [
+        carrier,
+        carrier._mask,
+        carrier._kept,
+        carrier._kept.headers,
+        vars(carrier),
+        vars(carrier._kept),
+    ]
     for thing in things:
         assert API_KEY not in repr(thing)
         assert API_KEY not in rich.pretty.pretty_repr(thing)

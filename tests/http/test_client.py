@@ -198,7 +198,7 @@ def test_r18_a_silent_server_is_an_error_within_the_timeout(
 
 
 def test_r18_every_request_has_a_timeout(make_worker: Callable[..., Client], mocker: Any) -> None:
-    sent = mocker.patch("requests.Session.request", side_effect=requests.ConnectionError("x"))
+    sent = mocker.patch("requests.adapters.HTTPAdapter.send", side_effect=requests.ConnectionError("x"))
     carrier = make_worker(max_unreachable=0.02, timeout=7)
     for carry in (carrier.read, carrier.submit):
         with pytest.raises(errors.TimeXtenderError):

@@ -1,0 +1,372 @@
+"""Carries a call to the API and its answer back: one exchange, within limits of size and time.
+
+The only place where sockets are opened. Nothing is repeated here; by the error, whoever sends decides that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import re
+import socket
+import ssl
+import time
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext, suppress
+from dataclasses import replace
+from functools import cache, cached_property, partial
+from http.client import HTTPResponse
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, Self, TypeVar
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import LocationValueError
+
+from airflow_provider_timextender import __version__, errors
+from airflow_provider_timextender.connection import Settings
+from airflow_provider_timextender.jobs_api import LIST_OF, Answer, Call, read
+from airflow_provider_timextender.model import plain
+
+T = TypeVar("T")
+
+CONNECTIONS = 2
+"""How many connections :meth:`Carrier.send_in_thread` has open at the same time, at most."""
+
+IN_ALL = 4
+"""How many timeouts a whole answer may take, with its headers: each of the drops it comes in is in time."""
+
+ERROR_LIMIT = 16 * 1024
+"""Bytes that are read of an answer which is no success: its message shows the first few hundred."""
+
+_HEADERS = {
+    "Accept": "application/json",
+    "Accept-Encoding": "gzip",  # what receive() unpacks
+    "User-Agent": f"airflow-provider-timextender/{__version__}",
+}
+
+
+class Carrier:
+    """Sends calls with the API key of a connection; may be used by several threads at the same time.
+
+    :param settings: the checked connection.
+    :param understood: the subjects of calls that have been answered in the right shape, added to here.
+    """
+
+    def __init__(self, settings: Settings, understood: set[str] | None = None) -> None:
+        self.settings = settings
+        self.understood = set() if understood is None else understood
+        self._mask = Mask(settings.api_key)
+        self._kept = _session(settings)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections that are kept, and end the threads when they have done what there is."""
+        self._kept.close()
+        if "_todo" in vars(self):
+            for _ in range(CONNECTIONS):
+                self._todo.put(None)
+
+    def send(self, call: Call[T]) -> T:
+        """Send one request, once, and return what the answer says.
+
+        :raises Unreachable: if no whole answer came; its ``sent`` tells whether the request may have arrived.
+        :raises InvalidInput: if the host, ``proxies`` or ``verify`` of the connection cannot be used.
+        :raises TimeXtenderError: for what an answer says, as :func:`~.jobs_api.read`.
+        """
+        where = f"{call.method} {self.settings.base_url}{call.path}"
+        try:
+            # A connection that was kept may be closed by the server at the moment of sending, and then nobody
+            # knows whether the request was read. So what must not be sent twice goes over a new one.
+            with nullcontext(self._kept) if call.method == "GET" else _session(self.settings) as session:
+                answer = self._exchange(call, where, session)
+        except Exception as error:  # noqa: BLE001 - a library may raise anything for a strange answer
+            failure = _failure(error, where, self._mask)
+        else:
+            return self._understand(call, answer)
+        # Raised out here, so that the request, whose headers hold the key, is not in its context.
+        raise failure
+
+    async def send_in_thread(self, call: Call[T]) -> T:
+        """Send one request, as :meth:`send`, without holding up the event loop.
+
+        Two are sent at the same time; the others wait for their turn, which has no limit, as it is no fault
+        of the server's. When the wait is cancelled it ends at once, and the request at its own limit of time.
+        """
+        loop = asyncio.get_running_loop()
+        answered: asyncio.Future[T] = loop.create_future()
+
+        def exchange() -> None:
+            if answered.cancelled():
+                return
+            try:
+                tell = partial(answered.set_result, self.send(call))
+            except BaseException as error:  # noqa: BLE001 - told to whoever waits
+                tell = partial(answered.set_exception, error)
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(_tell, answered, tell)
+            del tell  # so that the traceback of an error does not hold the error
+
+        self._todo.put(exchange)
+        return await answered
+
+    @cached_property
+    def _todo(self) -> SimpleQueue[Callable[[], None] | None]:
+        """What threads have to send, of which there are as many as connections."""
+        todo: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        for _ in range(CONNECTIONS):
+            # A daemon, so that a silent server does not hold up the end of the process.
+            Thread(target=_work, args=(todo,), daemon=True).start()
+        return todo
+
+    @cached_property
+    def _way(self) -> Mapping[str, Any]:
+        """The proxy to take and whom to trust, by the connection or as requests reads the environment."""
+        how = self.settings
+        # Asked here, as a CA bundle of the environment would override a session's `verify`.
+        way = self._kept.merge_environment_settings(how.base_url, dict(how.proxies), True, how.verify, None)
+        if isinstance(way["verify"], str):
+            _check_bundle(way["verify"])
+        return way
+
+    def _exchange(self, call: Call[T], where: str, session: requests.Session) -> Answer:
+        way, url = self._way, f"{self.settings.base_url}{call.path}"
+        headers = {**_HEADERS, self.settings.api_key_header: self.settings.api_key}
+        # Not prepared by the session, which would add its cookies, and the credentials of a .netrc.
+        request = requests.Request(call.method, url, headers=headers).prepare()
+        with session.send(request, timeout=self.settings.timeout, allow_redirects=False, **way) as response:
+            begun = Answer(where, response.status_code, response.raw.headers, b"")
+            pieces = response.raw.stream(64 * 1024, decode_content=False)
+            return receive(begun, pieces, call.limit, self._mask)
+
+    def _understand(self, call: Call[T], answer: Answer) -> T:
+        """Return what an answer says.
+
+        Where the right shape has come before, JSON of another one is a passing oddity, such as a gateway's
+        word about its maintenance. An empty list says only that it is a list.
+        """
+        is_list = answer.body[:100].lstrip()[:1] == b"["
+        try:
+            found = read(call, answer, self.settings.vocabulary, self.settings.timezone)
+        except errors.ContractError as error:
+            known = {call.subject} if is_list else {call.subject, LIST_OF + call.subject}
+            if isinstance(error, errors.AnswerTooLarge) or self.understood.isdisjoint(known):
+                raise
+            problem = str(error)
+        else:
+            self.understood.update([call.subject] * bool(found), [LIST_OF + call.subject] * is_list)
+            return found
+        raise errors.UnreadableAnswer(problem)
+
+
+def _tell(answered: asyncio.Future[Any], tell: Callable[[], None]) -> None:
+    if not answered.done():  # cancelled
+        tell()
+
+
+def _work(todo: SimpleQueue[Callable[[], None] | None]) -> None:
+    while (exchange := todo.get()) is not None:
+        exchange()
+        del exchange  # which knows the answer, and that may be large
+
+
+# --- what arrives ---
+
+
+def receive(begun: Answer, pieces: Iterable[bytes], limit: int, mask: Mask) -> Answer:
+    """Return an answer whose body arrives in pieces: unpacked, as UTF-8, and without the API key.
+
+    gzip is unpacked here, and nothing else is offered to the server: not every supported version of urllib3
+    limits what it unpacks.
+
+    :param limit: bytes of a success, both as they are sent and unpacked.
+    """
+    headers = {name.lower(): mask.text(value) for name, value in begun.headers.items()}
+    packed = headers.get("content-encoding", "").strip().lower() in ("gzip", "x-gzip")
+    gzip = zlib.decompressobj(16 + zlib.MAX_WBITS) if packed else None
+    limit = limit if 200 <= begun.status < 300 else ERROR_LIMIT
+    body, problem, too_large = _collect(pieces, limit, gzip)
+    if problem is None:
+        return replace(begun, headers=headers, body=mask(_utf8(body)))
+    # Where it was cut, a part of the key may be left.
+    start = mask(_utf8(body[:ERROR_LIMIT]))[: -mask.longest]
+    return replace(begun, headers=headers, body=start, problem=problem, too_large=too_large)
+
+
+def _collect(pieces: Iterable[bytes], limit: int, gzip: Any) -> tuple[bytes, str | None, bool]:
+    """Return a body, why it is not whole, and whether that is because it is too large."""
+    sent, body = 0, bytearray()
+    for piece in pieces:
+        sent += len(piece)
+        try:
+            body += piece if gzip is None else gzip.decompress(piece, limit + 1 - len(body))
+        except zlib.error as error:
+            return bytes(body), f"its gzip is broken ({error})", False
+        # What is sent counts as well: gzip can be endless and unpack to nothing.
+        if max(sent, len(body)) > limit:
+            found = f"{sent} bytes were read, {len(body)} unpacked"
+            return bytes(body), f"it is larger than {limit} bytes, the limit for this call ({found})", True
+        if gzip is not None and gzip.unused_data:
+            return bytes(body), "something follows its gzip", False
+    breaks_off = gzip is not None and sent and not gzip.eof
+    return bytes(body), "its gzip breaks off" if breaks_off else None, False
+
+
+def _utf8(body: bytes) -> bytes:
+    encoding = json.detect_encoding(body)
+    return body if encoding.startswith("utf-8") else body.decode(encoding, "replace").encode()
+
+
+class Mask:
+    """Hides the API key in what a server, a proxy or a library says, also where JSON or a URL escapes it.
+
+    :ivar longest: how many bytes a spelling of the key takes, at most.
+    """
+
+    _STEP = 256 * 1024
+
+    def __init__(self, key: str) -> None:
+        self.longest = len(key) * len(r"\u0000")
+        self._spelled = re.compile("".join(map(_spellings, key)).encode())
+
+    def __call__(self, said: bytes) -> bytes:
+        """Return bytes without the key."""
+        # A search holds up all threads. So it is done in steps; hardly an answer has the key in it.
+        steps = range(0, len(said), self._STEP)
+        if any(self._spelled.search(said, at, at + self._STEP + self.longest) for at in steps):
+            return self._spelled.sub(b"***", said)
+        return said
+
+    def text(self, said: str) -> str:
+        """Return a text without the key."""
+        return self(said.encode(errors="replace")).decode()
+
+
+def _spellings(letter: str) -> str:
+    # Encoders of JSON write "+", "<" or "/" as \u002B, \u003c or \/, those of URLs as %2B, %3c or %2F.
+    bare = re.escape(letter) if letter.isalnum() else rf"\\?{re.escape(letter)}"
+    return rf"(?:{bare}|(?:\\u00|%)(?i:{ord(letter):02x}))"
+
+
+# --- what goes wrong ---
+
+
+class _NotConnected(Exception):
+    """No connection could be made, to the server or a proxy, so that nothing of the request was sent."""
+
+
+_UNUSABLE = (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, LocationValueError)
+
+_UNTRUSTED = (
+    "the server's certificate is not trusted ({1}). Nothing was sent. "
+    "Set the path of your CA bundle as `verify` in the extra of the connection."
+)
+
+_FAILURES: tuple[tuple[Any, Callable[[str], errors.TimeXtenderError], str], ...] = (
+    (ssl.SSLCertVerificationError, errors.BadCertificate, _UNTRUSTED),
+    (_UNUSABLE, errors.InvalidInput, "{1}. Check the host, `proxies` and `verify` of the connection."),
+    (_NotConnected, partial(errors.Unreachable, sent=False), "no answer ({0}: {1})."),
+    # What is not surely unsent counts as sent.
+    (Exception, errors.Unreachable, "no answer ({0}: {1})."),
+)
+"""What a library raises, what it means, and what is said of its cause; the first that fits counts."""
+
+
+def _failure(error: Exception, where: str, mask: Mask) -> errors.TimeXtenderError:
+    if isinstance(error, errors.TimeXtenderError):
+        return error.with_traceback(None)  # in whose frames the key can be seen
+    cause = _cause(error)
+    # A library may quote the server, or a proxy with its password.
+    said = plain(re.sub(r"//[^\s/@]*@", "//***@", mask.text(str(cause))))[:500]
+    make, how = next(
+        (m, how) for kind, m, how in _FAILURES if isinstance(error, kind) or isinstance(cause, kind)
+    )
+    return make(f"{where}: {how.format(type(cause).__name__, said)}")
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Return what an error is about, out of those of requests and urllib3 in which it is wrapped."""
+    wrapped = [error.__cause__, getattr(error, "reason", None), *error.args]
+    inner = next((each for each in wrapped if isinstance(each, BaseException)), None)
+    return error if inner is None else _cause(inner)
+
+
+def _check_bundle(bundle: str) -> None:
+    """Refuse a CA bundle that cannot be read: while connecting, that looks like an error of the server."""
+    try:
+        ssl.create_default_context(**{"capath" if Path(bundle).is_dir() else "cafile": bundle})  # type: ignore[arg-type]
+    except OSError as error:  # an SSLError is one, too
+        raise errors.InvalidInput(f"The CA bundle {bundle!r} cannot be read: {error}.") from None
+
+
+# --- what the libraries do not tell or limit ---
+
+
+def _session(settings: Settings) -> requests.Session:
+    session = requests.Session()
+    session.mount(settings.base_url, _Adapter())
+    return session
+
+
+class _Adapter(HTTPAdapter):
+    def build_response(self, *args: Any, **kwargs: Any) -> Any:
+        # A session reads the whole body of a redirect that it finds, even if it is not to follow it.
+        response = super().build_response(*args, **kwargs)
+        response.headers.pop("Location", None)
+        return response
+
+    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
+        pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
+        pool.ConnectionCls = _own(pool.ConnectionCls)
+        return pool
+
+
+@cache
+def _own(kind: type) -> type:
+    """Return a kind of connection, for http, https or a SOCKS proxy, with what is our own in it."""
+    return kind if issubclass(kind, _Connection) else type(kind.__name__, (_Connection, kind), {})
+
+
+class _Response(HTTPResponse):
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self.fp = io.BufferedReader(_InTime(self.fp.detach(), IN_ALL * (sock.gettimeout() or 0)))
+
+
+class _Connection:
+    response_class = _Response
+
+    def connect(self) -> None:
+        """Connect to the server, through the proxy and with TLS if there are."""
+        try:
+            super().connect()  # type: ignore[misc]
+        except Exception as error:
+            # Neither urllib3 nor requests knows this error, so that it arrives as it is.
+            raise _NotConnected from error
+
+
+class _InTime(io.RawIOBase):
+    def __init__(self, connection: io.RawIOBase, seconds: float) -> None:
+        self._connection = connection
+        self._deadline = time.monotonic() + seconds
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        if time.monotonic() > self._deadline:
+            raise TimeoutError(f"timed out: the answer was not whole after {IN_ALL} timeouts")
+        return self._connection.readinto(buffer)
+
+    def close(self) -> None:
+        self._connection.close()
+        super().close()
