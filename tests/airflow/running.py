@@ -21,7 +21,7 @@ except ImportError:
     from airflow.exceptions import AirflowRescheduleException
 
 if TYPE_CHECKING:
-    from ..conftest import TaskInstance
+    from .stand_ins import TaskInstance
 
 SHARES = find_spec("airflow.triggers.shared_stream") is not None
 """Whether this is Airflow 3.3 or later: a task's state outlives its tries, and watchers share a poll."""

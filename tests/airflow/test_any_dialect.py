@@ -20,8 +20,9 @@ from airflow_provider_timextender.operators import LogsOperator
 from airflow_provider_timextender.sensors import JobStatusSensor
 from airflow_provider_timextender.simulator import Dialect, Fault, Job, Simulator
 
-from ..conftest import API_KEY, Store, TaskInstance, after_submission
+from ..conftest import API_KEY, after_submission
 from .running import DEFERRABLE, MODES, SHARES, arguments_of, live
+from .stand_ins import Store, TaskInstance
 from .test_durable import Task, _short, dies_when_it_looks, store_where_there_is_one
 
 pytestmark = pytest.mark.usefixtures("_task_log", "_short")

@@ -27,8 +27,9 @@ from airflow_provider_timextender.operators import ExecuteJobOperator
 from airflow_provider_timextender.sensors import JobStatusSensor
 from airflow_provider_timextender.simulator import Fault, Simulator
 
-from ..conftest import Store, TaskInstance, after_submission, context_of
+from ..conftest import after_submission
 from .running import DEFERRABLE, SHARES, fire, live, stored
+from .stand_ins import Store, TaskInstance, context_of
 
 pytestmark = pytest.mark.usefixtures("_task_log")
 

@@ -24,8 +24,9 @@ from airflow_provider_timextender.simulator import Fault, Simulator
 from airflow_provider_timextender.simulator.faults import Kind
 from airflow_provider_timextender.worlds import RECORD_KEY, TaskOnWorker
 
-from ..conftest import Store, TaskInstance, after_submission, context_of
+from ..conftest import after_submission
 from .running import DEFERRABLE, SHARES, live
+from .stand_ins import Store, TaskInstance, context_of
 
 pytestmark = pytest.mark.usefixtures("_task_log", "_short")
 

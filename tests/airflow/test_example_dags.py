@@ -18,7 +18,8 @@ import demo
 from airflow_provider_timextender.simulator import DIALECTS, Simulator
 from airflow_provider_timextender.simulator.server import example_jobs
 
-from ..conftest import AIRFLOW_HOME, API_KEY, EXAMPLE_DAGS, shows_key
+from ..conftest import API_KEY, shows_key
+from .environment import AIRFLOW_HOME, EXAMPLE_DAGS
 
 NOT_FOR_AIRFLOW_2 = set() if find_spec("airflow.sdk") else {"example_timextender_job_finished"}
 """What needs an asset's watcher."""

@@ -22,7 +22,8 @@ from airflow_provider_timextender.operators import (
 )
 from airflow_provider_timextender.simulator import Fault, Job, Simulator
 
-from ..conftest import API_KEY, TaskInstance, after_submission, context_of
+from ..conftest import API_KEY, after_submission
+from .stand_ins import TaskInstance, context_of
 
 pytestmark = pytest.mark.usefixtures("_task_log")
 

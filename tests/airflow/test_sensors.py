@@ -17,8 +17,8 @@ from airflow_provider_timextender import errors, life, verdict
 from airflow_provider_timextender.sensors import JobStatusSensor
 from airflow_provider_timextender.simulator import Fault, Simulator
 
-from ..conftest import TaskInstance, context_of
 from .running import DEFERRABLE, MODES, arguments_of, first_start_of, live
+from .stand_ins import TaskInstance, context_of
 
 pytestmark = pytest.mark.usefixtures("_task_log")
 

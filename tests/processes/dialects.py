@@ -32,10 +32,9 @@ import tenacity
 
 from airflow_provider_timextender.simulator import BLANK_TRIGGER_ID, Dialect, Execution, Job, Simulator
 
-from ..conftest import Store, TaskInstance, context_of, pytest_unconfigure
-
-# isort: split
-from ..airflow.running import live, stored  # after Airflow's environment
+from ..airflow.environment import clean_up  # before any import of Airflow
+from ..airflow.running import live, stored
+from ..airflow.stand_ins import Store, TaskInstance, context_of
 
 INTERVAL, START_TIMEOUT, MAX_UNREACHABLE, TIMEOUT, RETRIES = 0.05, 0.6, 1.5, 5.0, 2
 
@@ -751,7 +750,7 @@ def main() -> int:
         show(lives[0])
     print(table(lives))
     print(f"{time.monotonic() - began:.0f} s")
-    pytest_unconfigure()
+    clean_up()
     return int(any(life.wrong for life in lives))
 
 

@@ -13,8 +13,9 @@ import pytest
 from airflow_provider_timextender.simulator import Job, Simulator
 from airflow_provider_timextender.simulator.server import example_jobs
 
+from ..airflow.environment import EXAMPLE_DAGS
 from ..airflow.running import SHARES
-from ..conftest import API_KEY, EXAMPLE_DAGS
+from ..conftest import API_KEY
 from .stack import Stack, until
 
 pytestmark = [

@@ -1,0 +1,64 @@
+"""What the tests with Airflow share."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from . import environment
+from .stand_ins import TaskInstance, context_of
+
+
+def pytest_unconfigure() -> None:
+    environment.clean_up()
+
+
+@pytest.fixture
+def _task_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let operators and hooks write their task log where ``caplog`` sees it."""
+    from airflow_provider_timextender.hooks import TimeXtenderHook
+    from airflow_provider_timextender.operators import ExecuteJobOperator, LogsOperator
+    from airflow_provider_timextender.sensors import JobStatusSensor
+
+    for writer in (ExecuteJobOperator, LogsOperator, JobStatusSensor, TimeXtenderHook):
+        monkeypatch.setattr(writer, "log", logging.getLogger("tests.task"), raising=False)
+
+
+@pytest.fixture(scope="session")
+def airflow_db() -> None:
+    """Airflow's database, made once for each process that runs tests."""
+    from airflow.utils.db import initdb
+
+    initdb()
+
+
+@pytest.fixture
+def listen() -> Iterator[Callable[[str], None]]:
+    """A way to let a listener wait for something, as a plugin does, until the test is over."""
+    from airflow.listeners import hookimpl
+    from airflow.sdk.listener import get_listener_manager
+
+    manager, listeners = get_listener_manager(), []
+
+    def wait_for(hook: str) -> None:
+        listener = type("Listener", (), {hook: hookimpl(lambda self: None)})()
+        manager.pm.register(listener)
+        listeners.append(listener)
+
+    yield wait_for
+    for listener in listeners:
+        manager.pm.unregister(listener)
+
+
+@pytest.fixture
+def ti() -> TaskInstance:
+    return TaskInstance()
+
+
+@pytest.fixture
+def context(ti: TaskInstance) -> Any:
+    """The part of a task's context that is used."""
+    return context_of(ti)
