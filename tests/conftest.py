@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +22,11 @@ for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "REQUESTS_CA_
 API_KEY = "tx-S3cret-K3y-0f-the-tests"
 """The key of every simulator here. No output of any test may show it."""
 
+AIRFLOW_FREE = {"pure", "http"}
+"""The folders of the tests that get on without Airflow."""
+
+LAYERS = pytest.StashKey[set[str]]()
+
 pytest_plugins = ["airflow_provider_timextender.simulator.pytest_plugin"]
 
 
@@ -30,6 +37,19 @@ def shows_key(text: str) -> bool:
     which it asks itself to mask a connection's password.
     """
     return any(API_KEY in line for line in text.splitlines() if "msg=MaskSecret(value=" not in line)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    here = Path(__file__).parent
+    session.config.stash[LAYERS] = {item.path.relative_to(here).parts[0] for item in session.items}
+
+
+@pytest.fixture(autouse=True)
+def _no_airflow(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Where nothing needs Airflow, nothing may have imported it: not a test, and not its module."""
+    yield
+    if request.config.stash[LAYERS] <= AIRFLOW_FREE:
+        assert "airflow" not in sys.modules
 
 
 @pytest.hookimpl(hookwrapper=True)
