@@ -27,13 +27,13 @@ from airflow_provider_timextender.provider_info import get_provider_info
 from airflow_provider_timextender.worlds import Worker
 
 if TYPE_CHECKING:
-    from airflow_provider_timextender.client import AsyncClient, Client
+    from airflow_provider_timextender.carrier import Carrier
     from airflow_provider_timextender.connection import Settings
     from airflow_provider_timextender.jobs_api import Call
 
 T = TypeVar("T")
 
-# The client and the connection reader are imported where they are used: they load an HTTP library, which
+# The carrier and the connection reader are imported where they are used: they load an HTTP library, which
 # nobody needs when a DAG is parsed.
 
 
@@ -91,7 +91,7 @@ class TimeXtenderHook(BaseHook):
         return Unreachable(f"{said}{type(error).__name__}: {error}", sent=False)
 
     @cached_property
-    def _client(self) -> Client:
+    def _carrier(self) -> Carrier:
         return self.get_conn()
 
     @property
@@ -103,32 +103,31 @@ class TimeXtenderHook(BaseHook):
 
     def send(self, call: Call[T]) -> T:
         """Carry a call once, whatever comes of it."""
-        return self._client.send(call)
+        return self._carrier.send(call)
 
     def renew(self) -> None:
         """Read the connection again when it is needed next: its key may have been changed."""
         self.__dict__.pop("settings", None)
-        client: Client | None = self.__dict__.pop("_client", None)
-        if client is not None:
-            client.close()
+        carrier: Carrier | None = self.__dict__.pop("_carrier", None)
+        if carrier is not None:
+            carrier.close()
 
-    def get_conn(self) -> Client:
-        """Return a new client; the methods of this hook share one of their own."""
-        from airflow_provider_timextender.client import Client
+    def get_conn(self) -> Carrier:
+        """Return a new carrier; the methods of this hook share one of their own."""
+        from airflow_provider_timextender.carrier import Carrier
 
-        return Client(self.settings, max_unreachable=self.max_unreachable, understood=self.understood)
+        return Carrier(self.settings, self.understood)
 
-    async def get_async_conn(self) -> AsyncClient:
-        """Return a new client for an event loop; the connection is read without blocking it.
+    async def get_async_conn(self) -> Carrier:
+        """Return a new carrier for an event loop; the connection is read without blocking it.
 
         :raises Unreachable: if Airflow cannot say what the connection is.
         """
         # In a thread: the first time it takes long enough to hold up the event loop.
-        for module in ("aiohttp", "airflow_provider_timextender.client"):
-            await asyncio.to_thread(import_module, module)
+        await asyncio.to_thread(import_module, "airflow_provider_timextender.carrier")
         from airflow.providers.common.compat.connection import get_async_connection
 
-        from airflow_provider_timextender.client import AsyncClient
+        from airflow_provider_timextender.carrier import Carrier
         from airflow_provider_timextender.connection import settings
 
         try:
@@ -138,7 +137,7 @@ class TimeXtenderHook(BaseHook):
         except Exception as error:  # noqa: BLE001 - whatever keeps a connection may raise it
             problem = self._no_connection(error)
         else:
-            return AsyncClient(fields, max_unreachable=self.max_unreachable, understood=self.understood)
+            return Carrier(fields, self.understood)
         raise problem
 
     def get_jobs(self) -> list[model.Job]:
@@ -232,12 +231,12 @@ class TimeXtenderHook(BaseHook):
         return found[0] if found else (False, "No complete answer came within 9 seconds.")
 
     def _try_connection(self) -> tuple[bool, str]:
-        from airflow_provider_timextender.client import Client
+        from airflow_provider_timextender.carrier import Carrier
 
         try:
             quick = replace(self.settings, timeout=min(self.settings.timeout, 4))
-            with Client(quick, max_unreachable=0) as client:
-                jobs = client.read(jobs_api.list_jobs())
+            with Carrier(quick) as carrier:
+                jobs = carrier.send(jobs_api.list_jobs())
         except TimeXtenderError as error:
             return False, str(error)
         return True, f"Connected to {quick.base_url}: {len(jobs)} job{'' if len(jobs) == 1 else 's'} found."

@@ -10,7 +10,7 @@ import asyncio
 import math
 import random
 from collections.abc import AsyncIterator, Hashable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from contextvars import Context
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -22,7 +22,7 @@ from airflow_provider_timextender.jobs_api import Call, all_job_statuses
 from airflow_provider_timextender.model import JobStatus, canonical
 
 if TYPE_CHECKING:
-    from airflow_provider_timextender.client import AsyncClient
+    from airflow_provider_timextender.carrier import Carrier
 
 T = TypeVar("T")
 
@@ -69,7 +69,7 @@ class Poll:
         self.sharers = 0
         self._hook = TimeXtenderHook(timextender_conn_id)
         self._interval = interval
-        self._client: AsyncClient | None = None
+        self._carrier: Carrier | None = None
         self._waiters: list[asyncio.Future[Snapshot]] = []
 
     @property
@@ -93,24 +93,24 @@ class Poll:
 
         :raises TimeXtenderError: also if the Airflow connection has never been usable.
         """
-        if self._client is None:
+        if self._carrier is None:
             seen = self.newest or await self.next()
-            if self._client is None:
+            if self._carrier is None:
                 raise seen.problem or Unreachable("The Airflow connection is not known.", sent=False)
-        return await self._client.send(call)
+        return await self._carrier.send_in_thread(call)
 
     async def run(self) -> None:
         """Look until it is cancelled."""
         problem: TimeXtenderError | None = None
         statuses: Mapping[str, JobStatus] = {}
         resting_until = datetime.min.replace(tzinfo=timezone.utc)
-        async with AsyncExitStack() as clients:
+        with ExitStack() as carriers:
             while True:
                 at = datetime.now(timezone.utc)
                 # A Retry-After is obeyed; snapshots still come, as those who wait have limits of their own.
                 if at >= resting_until:
                     try:
-                        statuses, problem = await self._look(clients, again=problem is not None), None
+                        statuses, problem = await self._look(carriers, again=problem is not None), None
                     except Exception as error:  # noqa: BLE001 - nothing may end the wait of all that share it
                         said = f"Something unexpected happened ({type(error).__name__}: {error})."
                         problem = error if isinstance(error, TimeXtenderError) else Unreachable(said)
@@ -120,13 +120,14 @@ class Poll:
                 await self._wake()
                 await asyncio.sleep(self._interval * random.uniform(1, JITTER))
 
-    async def _look(self, clients: AsyncExitStack, *, again: bool) -> Mapping[str, JobStatus]:
-        if self._client is None or again:
+    async def _look(self, carriers: ExitStack, *, again: bool) -> Mapping[str, JobStatus]:
+        if self._carrier is None or again:
             fresh = await self._hook.get_async_conn()
-            if self._client is None or fresh.settings != self._client.settings:
+            if self._carrier is None or fresh.settings != self._carrier.settings:
                 # The old one is closed at the end: somebody may be reading a log over it.
-                self._client = await clients.enter_async_context(fresh)
-        return {canonical(status.job_id): status for status in await self._client.send(all_job_statuses())}
+                self._carrier = carriers.enter_context(fresh)
+        statuses = await self._carrier.send_in_thread(all_job_statuses())
+        return {canonical(status.job_id): status for status in statuses}
 
     async def _wake(self) -> None:
         assert self.newest is not None  # noqa: S101 - it has just been set
