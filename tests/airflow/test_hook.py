@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 import requests_mock
+import rich.pretty
 
 from airflow_provider_timextender import errors
+from airflow_provider_timextender.carrier import Carrier
 from airflow_provider_timextender.hooks import TimeXtenderHook
 from airflow_provider_timextender.life import Limits, Wait, run_through
 from airflow_provider_timextender.model import JobState
@@ -232,3 +234,27 @@ def test_requests_go_where_the_connection_says(monkeypatch: pytest.MonkeyPatch) 
     with requests_mock.Mocker() as mock:
         mock.get("https://gw.example/tx/public/jobs", json=[])
         assert TimeXtenderHook("tx").get_jobs() == []
+
+
+def test_r34_no_object_shows_the_key(simulator: Simulator) -> None:
+    hook = TimeXtenderHook()
+    hook.get_jobs()
+    settings = hook.settings
+    things: list[Any] = [hook, settings, hook.get_conn(), vars(hook), vars(hook.get_conn())]
+    carrier = Carrier(settings)
+    things += [
+        carrier,
+        carrier._mask,
+        carrier._kept,
+        carrier._kept.headers,
+        vars(carrier),
+        vars(carrier._kept),
+    ]
+    for thing in things:
+        assert API_KEY not in repr(thing)
+        assert API_KEY not in rich.pretty.pretty_repr(thing)
+
+
+def test_the_fixture_for_users(timextender_simulator: Simulator) -> None:
+    names = [job.name for job in TimeXtenderHook().get_jobs()]
+    assert names == ["Load sales", "Load finance", "Load stock"]

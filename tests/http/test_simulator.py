@@ -446,10 +446,3 @@ def test_the_command_refuses_to_fail_an_unknown_job() -> None:
 
 def own_module() -> str:
     return "airflow_provider_timextender.simulator"
-
-
-def test_the_fixture_for_users(timextender_simulator: Simulator) -> None:
-    from airflow_provider_timextender.hooks import TimeXtenderHook
-
-    names = [job.name for job in TimeXtenderHook().get_jobs()]
-    assert names == ["Load sales", "Load finance", "Load stock"]
