@@ -1,0 +1,87 @@
+"""What the documentation says about files, targets, settings and tests is so."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_timextender import connection
+from airflow_provider_timextender.simulator import Dialect
+
+ROOT = Path(__file__).parents[2]
+DOCS = sorted(ROOT.glob("docs/*.md"))
+
+
+def test_each_trait_of_a_dialect_stands_in_the_table() -> None:
+    page = (ROOT / "docs/testing.md").read_text()
+    rows = [row.split("|")[1] for row in page.splitlines() if row.startswith("| `")]
+    assert set(re.findall(r"`(\w+)`", " ".join(rows))) == {f.name for f in fields(Dialect)} - {"name"}
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+EXTRAS = blocks(ROOT / "docs/connection.md", "json")
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_each_extra_that_is_shown_is_accepted(extra: str) -> None:
+    class Fields:
+        conn_id = "tx"
+        host = port = schema = None
+        password = "key"
+
+    given_fields: Any = Fields()
+    given_fields.extra = extra
+    found = connection.settings(given_fields)
+    given = json.loads(extra)
+    for words in given.get("vocabulary", {}).get("states", {}).items():
+        meaning, spellings = words
+        for word in spellings if isinstance(spellings, list) else [spellings]:
+            assert found.vocabulary.meaning("states", word) == meaning
+
+
+def test_the_readmes_connection_is_one() -> None:
+    (line,) = re.findall(r"AIRFLOW_CONN_TIMEXTENDER_DEFAULT='(.*)'", (ROOT / "README.md").read_text())
+    assert json.loads(line)["conn_type"] == "timextender"
+
+
+def test_the_readmes_dag_is_an_example_that_is_run() -> None:
+    (dag,) = blocks(ROOT / "README.md", "python")
+    source = (ROOT / "example_dags/example_timextender_run_job.py").read_text()
+    assert dag == source[source.index("from airflow.providers") :]
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
+def test_other_python_is_included_from_files_that_are_run(page: Path) -> None:
+    plain = [block for block in blocks(page, "python") if not block.startswith("pytest_plugins = ")]
+    assert plain == []
+    for target in re.findall(r"```{literalinclude} (\S+)", page.read_text()):
+        assert (page.parent / target).is_file()
+
+
+def test_make_targets_and_options_that_are_shown_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for page in [*DOCS, ROOT / "README.md"]:
+        for line in re.findall(r"^make ([\w-]+)", page.read_text(), re.MULTILINE):
+            assert re.search(rf"^{line}:", makefile, re.MULTILINE), (page, line)
+
+
+def _numbers(text: str) -> set[str]:
+    return {f"R{int(number)}" for number in re.findall(r"R(\d+)\b", text)}
+
+
+def test_each_guarantee_has_tests_that_carry_its_number_and_the_reverse() -> None:
+    tested = set()
+    for file in ROOT.glob("tests/*/test_*.py"):
+        for name in re.findall(r"def (test_r\d\w+)", file.read_text()):
+            tested |= _numbers(name.upper().replace("_", " "))
+    page = (ROOT / "docs/guarantees.md").read_text()
+    rows = {row.split("|")[1].strip() for row in page.splitlines() if row.startswith("| R")}
+    assert rows == tested
