@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
-from importlib.metadata import entry_points, requires, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,13 +14,10 @@ import jsonschema
 import pytest
 from airflow.providers_manager import ProvidersManager
 
-import airflow_provider_timextender
 from airflow_provider_timextender.hooks import TimeXtenderHook
 from airflow_provider_timextender.operators import ExecuteJobOperator
 from airflow_provider_timextender.provider_info import get_provider_info
 
-PACKAGE = Path(airflow_provider_timextender.__file__).parent
-DISTRIBUTION = "airflow-provider-timextender"
 FORM_FROM_INFO = hasattr(ProvidersManager, "_load_ui_metadata")
 
 
@@ -42,15 +37,6 @@ def test_r35_the_form_has_a_masked_key_and_hides_what_is_unused() -> None:
     assert from_hook == {"hidden_fields" if k == "hidden-fields" else k: v for k, v in behaviour.items()}
     schema = Path(airflow.__file__).parent / "customized_form_field_behaviours.schema.json"
     jsonschema.validate(from_hook, json.loads(schema.read_text()))
-
-
-def test_airflow_finds_the_provider_by_its_entry_point() -> None:
-    (entry,) = [
-        e for e in entry_points(group="apache_airflow_provider") if e.dist and e.dist.name == DISTRIBUTION
-    ]
-    assert entry.load() is get_provider_info
-    assert get_provider_info()["package-name"] == DISTRIBUTION
-    assert version(DISTRIBUTION) == airflow_provider_timextender.__version__
 
 
 def _classes(info: dict[str, Any]) -> list[str]:
@@ -75,60 +61,50 @@ def test_r39_names_that_users_store_or_type_are_frozen() -> None:
     assert ExecuteJobOperator(task_id="t").timextender_conn_id == "timextender_default"
 
 
-def loaded_by(statement: str) -> set[str]:
-    script = f"import sys\n{statement}\nprint('loaded:', *sys.modules)"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    (line,) = [line for line in done.stdout.splitlines() if line.startswith("loaded: ")]
-    return set(line.split()[1:])
-
-
 HTTP = ("requests", "urllib3", "aiohttp", "httpx", "http.client", "http.cookiejar")
+MODELS = "airflow.sdk, airflow.sdk.bases.sensor" if find_spec("airflow.sdk") else "airflow.models"
+OURS = "airflow_provider_timextender"
+PARSED = ("operators", "sensors", "hooks")
+STEPS = {
+    "pure": f"{OURS}.verdict, {OURS}.connection",
+    "provider info": f"{OURS}.provider_info",
+    "Airflow": MODELS,  # which every DAG has imported
+    **{module: f"{OURS}.{module}" for module in PARSED},
+}
+"""What one interpreter imports, in turn."""
 
 
-@pytest.mark.parametrize("module", ["operators", "sensors", "hooks"])
-def test_parsing_a_dag_loads_no_http_library(module: str) -> None:
-    base = (
-        "import airflow.sdk, airflow.sdk.bases.sensor"
-        if find_spec("airflow.sdk")
-        else "import airflow.models"
-    )
-    extra = loaded_by(f"{base}\nimport airflow_provider_timextender.{module}") - loaded_by(base)
-    assert f"airflow_provider_timextender.{module}" in extra
-    assert not [name for name in extra if name in HTTP or name.split(".")[0] in HTTP]
+@pytest.fixture(scope="module")
+def loaded() -> dict[str, set[str]]:
+    """Return which modules each of the steps has loaded that were not loaded before."""
+    script = ["import json, sys", "seen, loaded = set(sys.modules), {}"]
+    for step, modules in STEPS.items():
+        script += [f"import {modules}", f"loaded[{step!r}] = sorted(set(sys.modules) - seen)"]
+        script += ["seen.update(sys.modules)"]
+    script += ["print('loaded:', json.dumps(loaded))"]
+    command = [sys.executable, "-c", "\n".join(script)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("loaded: ")]
+    return {step: set(modules) for step, modules in json.loads(line.removeprefix("loaded: ")).items()}
 
 
-def test_discovering_the_provider_imports_no_airflow() -> None:
-    loaded = loaded_by("import airflow_provider_timextender.provider_info")
-    assert not {name for name in loaded if name.split(".")[0] == "airflow"}
+def test_parsing_a_dag_loads_no_http_library(loaded: dict[str, set[str]]) -> None:
+    ours = set().union(*(modules for step, modules in loaded.items() if step != "Airflow"))
+    assert {f"{OURS}.{module}" for module in PARSED} <= ours
+    assert not [name for name in ours if name in HTTP or name.split(".")[0] in HTTP]
 
 
-def test_the_pure_rooms_import_the_standard_library_only() -> None:
-    loaded = loaded_by("import airflow_provider_timextender.verdict, airflow_provider_timextender.connection")
-    before = loaded_by("")
+def test_discovering_the_provider_imports_no_airflow(loaded: dict[str, set[str]]) -> None:
+    names = loaded["pure"] | loaded["provider info"]
+    assert f"{OURS}.provider_info" in names
+    assert not {name for name in names if name.split(".")[0] == "airflow"}
+
+
+def test_the_pure_rooms_import_the_standard_library_only(loaded: dict[str, set[str]]) -> None:
     # zoneinfo loads `_sysconfigdata_...`, which has another name on each platform and stands in no list.
-    own = {n.split(".")[0] for n in loaded - before if not n.startswith("_sysconfigdata")}
+    own = {name.split(".")[0] for name in loaded["pure"] if not name.startswith("_sysconfigdata")}
     strangers = own - sys.stdlib_module_names
-    assert strangers == {"airflow_provider_timextender"}
-
-
-def test_json_names_and_paths_of_the_api_stand_in_one_place() -> None:
-    names = (
-        'TriggerId|JobId|StartTime|EndTime|ExecutionLogs|ErrorMessage|LogEntries|JobStatus"|Timestamp'
-        '|/public/|"State"|"Severity"|"Logs"'
-    )
-    found = {
-        file.relative_to(PACKAGE).parts[0]
-        for file in PACKAGE.rglob("*.py")
-        if re.search(names, file.read_text())
-    }
-    assert found == {"jobs_api.py", "vocabulary.py", "simulator"}
-
-
-def test_what_is_imported_is_declared() -> None:
-    declared = {re.split(r"[<>=\[; ]", r)[0] for r in requires(DISTRIBUTION) or [] if "extra ==" not in r}
-    assert declared == {
-        "aiohttp", "apache-airflow", "apache-airflow-providers-common-compat", "requests", "tenacity"
-    }  # fmt: skip
+    assert strangers == {OURS}
 
 
 def form(before: str = "") -> str:

@@ -1,0 +1,42 @@
+"""The package as a distribution: how it is found, what it needs, and where what stands."""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import entry_points, requires, version
+from pathlib import Path
+
+import airflow_provider_timextender
+from airflow_provider_timextender.provider_info import get_provider_info
+
+PACKAGE = Path(airflow_provider_timextender.__file__).parent
+DISTRIBUTION = "airflow-provider-timextender"
+
+
+def test_airflow_finds_the_provider_by_its_entry_point() -> None:
+    (entry,) = [
+        e for e in entry_points(group="apache_airflow_provider") if e.dist and e.dist.name == DISTRIBUTION
+    ]
+    assert entry.load() is get_provider_info
+    assert get_provider_info()["package-name"] == DISTRIBUTION
+    assert version(DISTRIBUTION) == airflow_provider_timextender.__version__
+
+
+def test_json_names_and_paths_of_the_api_stand_in_one_place() -> None:
+    names = (
+        'TriggerId|JobId|StartTime|EndTime|ExecutionLogs|ErrorMessage|LogEntries|JobStatus"|Timestamp'
+        '|/public/|"State"|"Severity"|"Logs"'
+    )
+    found = {
+        file.relative_to(PACKAGE).parts[0]
+        for file in PACKAGE.rglob("*.py")
+        if re.search(names, file.read_text())
+    }
+    assert found == {"jobs_api.py", "vocabulary.py", "simulator"}
+
+
+def test_what_is_imported_is_declared() -> None:
+    declared = {re.split(r"[<>=\[; ]", r)[0] for r in requires(DISTRIBUTION) or [] if "extra ==" not in r}
+    assert declared == {
+        "aiohttp", "apache-airflow", "apache-airflow-providers-common-compat", "requests", "tenacity"
+    }  # fmt: skip
