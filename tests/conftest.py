@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import tenacity
 
@@ -18,6 +19,12 @@ from airflow_provider_timextender.simulator import Job, Simulator
 for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE"):
     os.environ.pop(name, None)
     os.environ.pop(name.lower(), None)
+
+# How long an example takes tells more about the machine, and what else it does, than about what is tested.
+hypothesis.settings.register_profile(
+    "tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("tests")
 
 API_KEY = "tx-S3cret-K3y-0f-the-tests"
 """The key of every simulator here. No output of any test may show it."""
