@@ -31,6 +31,7 @@ from airflow_provider_timextender.connection import Settings
 from airflow_provider_timextender.simulator import Simulator
 
 from ..conftest import API_KEY
+from ..pairwise import pairwise
 from ..pure.test_security import EVIL, is_plain, shown
 from .test_client import FromWorker
 
@@ -167,9 +168,11 @@ def test_r41_an_unpacked_log_is_limited_as_well(kind: str) -> None:
     assert peak() < 4 * call.limit
 
 
-@both
-@pytest.mark.parametrize("status", [b"503 Sorry", b"302 Found\r\nLocation: /elsewhere"])
-@pytest.mark.parametrize("answer", ENDLESS.values(), ids=list(ENDLESS))
+@pairwise(
+    answer=ENDLESS,
+    status={"503": b"503 Sorry", "302": b"302 Found\r\nLocation: /elsewhere"},
+    kind=["requests", "aiohttp"],
+)
 def test_r14_of_an_error_only_the_beginning_is_read(kind: str, status: bytes, answer: Answer) -> None:
     def fail() -> Iterable[bytes]:
         said = iter(answer())
@@ -387,9 +390,11 @@ def test_r05_what_fails_before_tls_stands_was_not_sent(kind: str, answer: Answer
 # --- redirects ---
 
 
-@all_ways
-@pytest.mark.parametrize("status", [300, 301, 302, 303, 305, 307, 308])
-@pytest.mark.parametrize("to", ["/public/jobs", "{}/public/jobs", "https:{}", "//[", "file:///etc/passwd"])
+@pairwise(
+    to=["/public/jobs", "{}/public/jobs", "https:{}", "//[", "file:///etc/passwd"],
+    status=[300, 301, 302, 303, 305, 307, 308],
+    kind=["requests", "aiohttp", "submission"],
+)
 def test_r34_no_redirect_is_followed(kind: str, status: int, to: str) -> None:
     with serving(whole(IDLE)) as elsewhere:
         location = to.format(f"http://127.0.0.1:{elsewhere.port}").encode()
