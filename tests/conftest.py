@@ -46,6 +46,12 @@ def shows_key(text: str) -> bool:
     return any(API_KEY in line for line in text.splitlines() if "msg=MaskSecret(value=" not in line)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, where many processes share the tests out."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     here = Path(__file__).parent
     session.config.stash[LAYERS] = {item.path.relative_to(here).parts[0] for item in session.items}

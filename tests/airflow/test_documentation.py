@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 
+import pytest
 from airflow.models.pool import Pool
 from airflow.providers.common.compat.sdk import DAG
 
@@ -67,6 +68,7 @@ def test_a_load_that_a_person_started(monkeypatch, context):
 # [context manager: end]
 
 
+@pytest.mark.long  # it looks for the load until no log can be late any more
 # [faults: begin]
 def test_a_lost_reply_does_not_start_the_load_again(timextender_simulator, context):
     timextender_simulator.fault("execute", Fault("reset", taken=True))

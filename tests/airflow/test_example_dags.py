@@ -125,6 +125,7 @@ def test_r01_each_example_fails_when_a_load_fails(dags: Any, any_dialect: Simula
 # --- the demonstration, which uses Airflow's own commands in an Airflow of its own ---
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fail", [False, True], ids=["succeeds", "fails"])
 def test_r34_a_whole_run_at_debug_level_shows_the_key_nowhere(tmp_path: Path, fail: bool) -> None:
     jobs = example_jobs()
@@ -147,6 +148,7 @@ def test_r34_a_whole_run_at_debug_level_shows_the_key_nowhere(tmp_path: Path, fa
         assert not shows_key(path.read_bytes().decode(errors="replace")), path
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fail", [[], ["--fail", "Load sales"]], ids=["succeeds", "fails"])
 def test_the_demonstration_tells_people_what_happened(
     fail: list[str], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

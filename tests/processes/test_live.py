@@ -24,6 +24,7 @@ from .stack import Stack, until
 
 pytestmark = [
     pytest.mark.live,
+    pytest.mark.long,
     pytest.mark.skipif(not SHARES, reason="the live tests are written for Airflow 3.3 and later"),
 ]
 

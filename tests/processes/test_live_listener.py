@@ -20,6 +20,7 @@ from .stack import Stack, until
 
 pytestmark = [
     pytest.mark.live,
+    pytest.mark.long,
     pytest.mark.skipif(not SHARES, reason="before Airflow 3.3 each task starts and ends on a worker"),
 ]
 
