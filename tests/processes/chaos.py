@@ -196,34 +196,46 @@ class Lived:
     faults: int
 
 
+class Surroundings:
+    """What happens around a life while it passes its boundaries."""
+
+    def __init__(self, one: Plan, simulator: Simulator) -> None:
+        self._plan = one
+        self._simulator = simulator
+        self._others = [(Once([place]), by) for place, by in one.others]
+        self.go_wrong(0)
+
+    def go_wrong(self, number: int) -> None:
+        """Let the requests fail that are to fail after so many boundaries."""
+        for at, route, fault in self._plan.faults:
+            if at == number:
+                self._simulator.fault(route, fault)
+
+    def pass_by(self, life: Life, boundary: Boundary) -> None:
+        """Let happen what is to happen at a boundary."""
+        self.go_wrong(boundary.number)
+        for reached, by in self._others:
+            if reached(boundary):
+                self._simulator.run("load", by=by)
+        if self._plan.rotation is not None:
+            begins, ends = self._plan.rotation
+            if boundary.number == begins:
+                self._simulator.api_key = NEW_KEY
+            if boundary.number == ends:
+                life.api_key = NEW_KEY
+
+
 def live(nursery: Nursery, one: Plan) -> Lived:
     """Live a life."""
     job = Job("load", **{**one.job, "outcomes": list(one.job["outcomes"])})
-    others = [(Once([place]), by) for place, by in one.others]
     with Simulator([job], api_key=OLD_KEY, dialect=one.dialect) as simulator:
-
-        def pass_by(boundary: Boundary) -> None:
-            for at, route, fault in one.faults:
-                if at == boundary.number:
-                    simulator.fault(route, fault)
-            for reached, by in others:
-                if reached(boundary):
-                    simulator.run("load", by=by)
-            if one.rotation is not None:
-                if boundary.number == one.rotation[0]:
-                    simulator.api_key = NEW_KEY
-                if boundary.number == one.rotation[1]:
-                    life.api_key = NEW_KEY
-
-        for at, route, fault in one.faults:
-            if at == 0:
-                simulator.fault(route, fault)
+        around = Surroundings(one, simulator)
         life = Life(
             nursery,
             simulator,
             one.arguments,
             dies=Once(one.deaths),
-            passes=pass_by,
+            passes=lambda boundary: around.pass_by(life, boundary),
             fails=lambda boundary: boundary.number in one.failures,
             **one.life,
         )
@@ -313,56 +325,75 @@ def _judge_success(lived: Lived, end: End, since: float) -> Iterator[str]:
             yield f"wrong: it pushed {pushed}"
 
 
+@dataclass(frozen=True)
+class Failure:
+    """How a task failed, what it said, and the executions that it named."""
+
+    lived: Lived
+    end: End
+    said: str
+    named: list[Execution]
+
+    @property
+    def faults(self) -> set[str]:
+        return {fault.kind for _, _, fault in self.lived.plan.faults}
+
+    @property
+    def missed(self) -> bool:
+        """Whether the job may have run unseen: a trigger may take a wait up later than an interval."""
+        plan, life = self.lived.plan, self.lived.life
+        return bool(plan.others or life.deaths or len(life.tries) > 1 or plan.arguments["deferrable"])
+
+
+REASONS: list[tuple[str, Callable[[Failure], Any]]] = [
+    ("OSError: Airflow could not", lambda it: it.lived.plan.failures),
+    ("JobBusy", lambda it: it.lived.plan.others or it.lived.life.clears),  # what was cleared may still run
+    (r"HTTP 30\d|redirect", lambda it: "redirect" in it.faults),
+    # At once, unless the right shape has come before, which would let it pass.
+    ("expected a JSON", lambda it: "wrong type" in it.faults),
+    (
+        "it has run since the execution was asked for",
+        lambda it: it.missed and it.named and it.named[0].outcome == "never starts",
+    ),
+    (r"HTTP 40[13]", lambda it: it.lived.plan.rotation is not None),
+    ("", lambda it: it.faults - {"redirect"} and it.end.retries),
+]
+"""What is said, and when that is true; the first that fits counts."""
+
+OUTCOMES = {"JobFailed": "failed", "JobNeverStarted": "never starts"}
+
+
 def _judge_failure(lived: Lived, end: End, since: float) -> Iterator[str]:
-    life, said = lived.life, f"{end.error}: {end.message}"
-    named = [e for e in (_seen(life, guid) for guid in GUID.findall(said)) if e is not None]
+    said = f"{end.error}: {end.message}"
+    named = [e for e in (_seen(lived.life, guid) for guid in GUID.findall(said)) if e is not None]
+    reason = VARIES.sub("*", said)[:400]
     if end.error == "died":
         lived.notes.append("failed: its last process died")
-        return
-    if end.error in ("JobFailed", "JobNeverStarted"):
-        expected = {"JobFailed": "failed", "JobNeverStarted": "never starts"}[end.error]
-        if [e.outcome for e in named] != [expected]:
+    elif end.error in OUTCOMES:
+        if [e.outcome for e in named] != [OUTCOMES[end.error]]:
             yield f"wrong: {said}"
         lived.notes.append(f"failed: {end.error}")
-        return
-    reason = VARIES.sub("*", said)[:400]
-    faults = {fault.kind for _, _, fault in lived.plan.faults}
-    if "SubmissionUncertain" in said:
+    elif "SubmissionUncertain" in said:
         lived.notes.append(f"uncertain: {reason}")
         if not _is_uncertain(lived, end, said, named):
             yield f"wrong: it could have been known: {said}"
-        return
-    if "OSError: Airflow could not" in said:
-        true = bool(lived.plan.failures)
-    elif "JobBusy" in said:
-        true = bool(lived.plan.others or life.clears)  # what has been cleared may still run
-    elif re.search(r"HTTP 30\d|redirect", said):
-        true = "redirect" in faults
-    elif "expected a JSON" in said:
-        # At once, unless the right shape has come before, which would let it pass.
-        true = "wrong type" in faults
-    elif "it has run since the execution was asked for" in said:
-        # A trigger that takes a wait up later than an interval has missed what was before.
-        missed = (
-            bool(lived.plan.others or life.deaths)
-            or len(life.tries) > 1
-            or lived.plan.arguments["deferrable"]
-        )
-        true = bool(missed and named and named[0].outcome == "never starts")
-    elif re.search(r"HTTP 40[13]", said):
-        true = lived.plan.rotation is not None
     else:
-        true = bool(faults - {"redirect"}) and end.retries
-    if not true:
-        yield f"wrong: without a reason: {said}"
-    lived.notes.append(f"failed: {reason}")
-    if "OSError" in said:
-        return  # without its store Airflow can name nothing
-    ours = [e for e in life.ours if e.outcome == "succeeded" and e.queued >= since]
+        lived.notes.append(f"failed: {reason}")
+        is_true = next(is_true for words, is_true in REASONS if re.search(words, said))
+        if not is_true(Failure(lived, end, said, named)):
+            yield f"wrong: without a reason: {said}"
+        if end is lived.life.ends[-1] and "OSError" not in said:  # without its store Airflow can name nothing
+            yield from _judge_last_words(lived, said, since)
+
+
+def _judge_last_words(lived: Lived, said: str, since: float) -> Iterator[str]:
+    """Find an execution that has succeeded, and of which a task that has failed tells nobody."""
+    life = lived.life
     # A store that fails may lose it; nothing else may.
     told = said + " ".join(map(str, life.xcoms.values())) + " ".join(life.history) * bool(lived.plan.failures)
-    for execution in ours:
-        if end is life.ends[-1] and execution.trigger_id not in told:
+    for execution in life.ours:
+        good = execution.outcome == "succeeded" and execution.queued >= since
+        if good and execution.trigger_id not in told:
             yield f"lost: {execution.trigger_id}, and all that was said is {said}"
 
 
