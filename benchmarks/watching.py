@@ -116,7 +116,7 @@ async def watch(url: str, jobs: int) -> None:
         trigger = JobFinishedTrigger(job_ids=[job_id(number) for number in range(jobs)], poll_interval=600)
         trigger.asset_state_store = store
         manager, key, first = streams.SharedStreamManager(), trigger.shared_stream_key(), 0.0
-        began = time.monotonic()
+        began, told = time.monotonic(), asyncio.Event()
 
         async def listen() -> None:
             nonlocal first, events
@@ -125,11 +125,12 @@ async def watch(url: str, jobs: int) -> None:
                 first = first or time.monotonic() - began
                 manager.confirm_persisted([manager.bind_pending_event(trigger_id=1, key=key)])
                 events -= 1
+                if events == 0:
+                    told.set()
 
         task = asyncio.create_task(listen())
         if events:
-            while events > 0:
-                await asyncio.sleep(0.05)
+            await told.wait()
         else:
             await look_is_over()
         task.cancel()

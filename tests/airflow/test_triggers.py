@@ -20,7 +20,7 @@ from airflow_provider_timextender.simulator import Fault, Job, Simulator
 from airflow_provider_timextender.triggers import JobExecutionTrigger, JobFinishedTrigger
 
 from ..conftest import API_KEY
-from .running import SHARES, events_of, fire, stored
+from .running import SHARES, comes_true, events_of, fire, stored
 
 OTHER = "11111111-1111-1111-1111-111111111111"
 shares = pytest.mark.skipif(not SHARES, reason="before Airflow 3.3 each trigger has a poll of its own")
@@ -277,12 +277,10 @@ def test_r12_a_key_that_is_changed_in_the_meantime_is_picked_up(
 
     async def wait() -> list[Any]:
         waiting = asyncio.create_task(all_events(several))
-        while simulator.count("execution logs") < len(several):
-            await asyncio.sleep(0.05)
+        assert await comes_true(lambda: simulator.count("execution logs") >= len(several))
         simulator.api_key = "a-new-one"
         refused = len(simulator.requests)
-        while len(simulator.requests) < refused + 3:
-            await asyncio.sleep(0.05)
+        assert await comes_true(lambda: len(simulator.requests) >= refused + 3)
         monkeypatch.setenv("AIRFLOW_CONN_TIMEXTENDER_DEFAULT", simulator.connection_json())
         simulator.finish()
         return await waiting

@@ -22,7 +22,7 @@ from airflow_provider_timextender.simulator import BLANK_TRIGGER_ID, Dialect, Ex
 from airflow_provider_timextender.triggers import JobFinishedTrigger
 
 from ..conftest import API_KEY
-from .running import SHARES, stored
+from .running import SHARES, comes_true, stored
 
 OTHER = "11111111-1111-1111-1111-111111111111"
 shares = pytest.mark.skipif(not SHARES, reason="before Airflow 3.3 nothing is remembered")
@@ -277,14 +277,11 @@ def test_two_that_watch_the_same_jobs_share_the_reads_and_each_tells(organisatio
                 manager.confirm_persisted([manager.bind_pending_event(trigger_id=number, key=key)])
 
         tasks = [asyncio.create_task(run(number, one)) for number, one in enumerate((first, second))]
-        while simulator.count("logs") < 4:
-            await asyncio.sleep(0.05)
+        assert await comes_true(lambda: simulator.count("logs") >= 4)
         simulator.job("job 0").outcome = "failed"
         simulator.run("job 0")
         simulator.run("job 1")
-        end = time.monotonic() + 10
-        while not all(told.values()) and time.monotonic() < end:
-            await asyncio.sleep(0.05)
+        await comes_true(lambda: all(told.values()), 10)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -33,7 +33,7 @@ import tenacity
 from airflow_provider_timextender.simulator import BLANK_TRIGGER_ID, Dialect, Execution, Job, Simulator
 
 from ..airflow.environment import clean_up  # before any import of Airflow
-from ..airflow.running import live, stored
+from ..airflow.running import comes_true, live, stored
 from ..airflow.stand_ins import Store, TaskInstance, context_of
 
 INTERVAL, START_TIMEOUT, MAX_UNREACHABLE, TIMEOUT, RETRIES = 0.05, 0.6, 1.5, 5.0, 2
@@ -431,16 +431,15 @@ async def _watch(life: Life, trigger: Any) -> None:
             life.told.append((time.time(), json.loads(json.dumps(event.payload))))
 
     listening = asyncio.create_task(listen())
-    end = time.time() + 1
-    while time.time() < end and not life.simulator.count("logs"):
-        await asyncio.sleep(0.01)
+    await comes_true(lambda: bool(life.simulator.count("logs")), 1, pause=0.01)
     await asyncio.sleep(3 * INTERVAL)
     life.since = time.time()
     begin(life)
     due = _ended(life, float("inf"))
     end = max((e.ended for e in due), default=life.since) + life.simulator.job("load").log_lag + LONG_AGO
-    while time.time() < end and len(life.told) < max(1, len(due)) and not listening.done():
-        await asyncio.sleep(INTERVAL)
+    await comes_true(
+        lambda: len(life.told) >= max(1, len(due)) or listening.done(), end - time.time(), pause=INTERVAL
+    )
     await asyncio.sleep(4 * INTERVAL)  # for what is told twice
     if listening.done():
         await listening
