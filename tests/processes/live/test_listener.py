@@ -13,9 +13,9 @@ import pytest
 from airflow_provider_timextender.simulator import Job, Simulator
 from airflow_provider_timextender.simulator.server import example_jobs
 
-from ..airflow.environment import EXAMPLE_DAGS
-from ..airflow.running import SHARES
-from ..conftest import API_KEY
+from ...airflow.environment import EXAMPLE_DAGS
+from ...airflow.running import SHARES
+from ...conftest import API_KEY
 from .stack import Stack, until
 
 pytestmark = [
@@ -43,7 +43,7 @@ def heard(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def airflow(simulator: Simulator, heard: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    here = Path(__file__).parent / "live_listener"
+    here = Path(__file__).parent / "listener"
     dags = tmp_path_factory.mktemp("dags")
     for file in (here / "dags/heard.py", EXAMPLE_DAGS / f"{EXAMPLE}.py"):
         shutil.copy(file, dags)
