@@ -424,16 +424,16 @@ def test_it_shares_no_code_with_the_rest_of_the_package() -> None:
 
 def test_as_a_command() -> None:
     command = [sys.executable, "-m", own_module(), "--api-key", "k3y", "--job", "A b", "--fail", "A b"]
-    process = subprocess.Popen([*command, "--duration", "0"], stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        url = process.stdout.readline().split(" at ")[1].split()[0]
-        assert process.stdout.readline().startswith("export AIRFLOW_CONN_TIMEXTENDER_DEFAULT='{")
-        (job,) = requests.get(f"{url}/public/jobs", headers={"x-api-key": "k3y"}, timeout=5).json()
-        assert job["Name"] == "A b"
-    finally:
-        process.terminate()
-    assert process.wait(10) == 0
+    with subprocess.Popen([*command, "--duration", "0"], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            url = process.stdout.readline().split(" at ")[1].split()[0]
+            assert process.stdout.readline().startswith("export AIRFLOW_CONN_TIMEXTENDER_DEFAULT='{")
+            (job,) = requests.get(f"{url}/public/jobs", headers={"x-api-key": "k3y"}, timeout=5).json()
+            assert job["Name"] == "A b"
+        finally:
+            process.terminate()
+        assert process.wait(10) == 0
 
 
 def test_the_command_refuses_to_fail_an_unknown_job() -> None:
