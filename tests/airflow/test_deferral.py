@@ -429,7 +429,8 @@ def test_r42_a_listener_that_does_not_fit_this_airflow_breaks_no_dag_and_leaves_
 @needs_store
 @pytest.mark.parametrize("deferrable", [False, True])
 def test_the_state_store_shows_where_the_execution_is(simulator: Simulator, deferrable: bool) -> None:
-    store = Store()
+    store, job = Store(), simulator.job("load")
+    job.pickup, job.duration = (60, 0) if deferrable else (0, 1.5)
     one = operator(deferrable=deferrable)
     context = context_of(TaskInstance(), store)
     if deferrable:

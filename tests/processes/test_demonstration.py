@@ -42,6 +42,10 @@ def test_r34_a_whole_run_at_debug_level_shows_the_key_nowhere(tmp_path: Path, fa
 def test_the_demonstration_tells_people_what_happened(
     fail: list[str], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    jobs = example_jobs()
+    for job in jobs:  # a busy machine must not miss what they do
+        job.pickup, job.duration = 4, 4
+    monkeypatch.setattr(demo, "example_jobs", lambda: jobs)
     monkeypatch.setattr("sys.argv", ["demo.py", *fail])
     monkeypatch.setattr("os.environ", dict(os.environ))
     assert demo.main() == bool(fail)
