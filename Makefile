@@ -14,8 +14,15 @@ INTERVAL ?= 5
 JOBS ?= 1 10 60
 # How many random lives of a task, for chaos and dialects
 SEEDS ?= 200
+# How many processes run tests beside each other: more than there are cores, as most tests wait
+WORKERS ?= 6
+BESIDE = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+# What decides about success, failure and a second load is covered entirely
+ENTIRELY = model vocabulary jobs_api verdict submission
+empty :=
+comma := ,
 
-.PHONY: help demo test test-oldest test-live lint types docs build check clean constraints
+.PHONY: help demo quick test test-oldest test-live lint types docs build check clean constraints
 .PHONY: bench-waiting bench-watching bench-logs chaos dialects
 
 help: ## Show the targets
@@ -31,24 +38,27 @@ $(INSTALLED): pyproject.toml constraints/dev.txt
 demo: $(INSTALLED) ## Run an example DAG in real Airflow against the simulator (FAIL='Load sales' lets it fail)
 	@$(BIN)/python demo.py $(if $(FAIL),--fail '$(FAIL)') $(if $(DAG),--dag $(DAG)) $(if $(DIALECT),--dialect $(DIALECT))
 
-test-live: $(INSTALLED) ## Run the tests in a live Airflow only (LIVE_TASKS=500 lets as many tasks wait)
-	$(BIN)/python -m pytest -m live -s
-
 chaos: $(INSTALLED) ## Live random lives of a task, with faults and deaths (SEEDS=2000 lives more)
 	@$(BIN)/python -m tests.processes.chaos --seeds $(SEEDS)
 
 dialects: $(INSTALLED) ## Live tasks against random dialects of the API (SEEDS=2000 lives more)
 	@$(BIN)/python -m tests.processes.dialects --seeds $(SEEDS)
 
-test: $(INSTALLED) ## Run all tests; the pure modules must be covered entirely
-	$(BIN)/python -m pytest --cov --cov-report=
+quick: $(INSTALLED) ## Run the tests that need no Airflow, in less than a minute
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) tests/pure tests/http
+
+test: $(INSTALLED) ## Run all tests, in some minutes; what decides must be covered entirely
+	$(BIN)/python -m pytest $(BESIDE) --cov --cov-report=
 	$(BIN)/python -m coverage report --fail-under=100 --show-missing \
-		--include='*/airflow_provider_timextender/jobs_api.py,*/model.py,*/vocabulary.py,*/verdict.py,*/submission.py'
+		--include='$(subst $(empty) ,$(comma),$(ENTIRELY:%=*/airflow_provider_timextender/%.py))'
 	$(BIN)/python -m coverage report --skip-covered
+
+test-live: $(INSTALLED) ## Run the tests in a live Airflow only (LIVE_TASKS=500 lets as many tasks wait)
+	$(BIN)/python -m pytest $(BESIDE) -m live
 
 test-oldest: ## Run all tests on the oldest Airflow, which needs Python 3.11 or 3.12
 	@if $(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 13))'; then \
-		$(MAKE) --no-print-directory $(OLDEST)/.installed && $(OLDEST)/bin/python -m pytest; \
+		$(MAKE) --no-print-directory $(OLDEST)/.installed && $(OLDEST)/bin/python -m pytest $(BESIDE); \
 	else \
 		echo "SKIPPED: Airflow 2.11 does not run on $$($(PYTHON) --version); name an older one: make test-oldest PYTHON=python3.12"; \
 	fi
