@@ -21,6 +21,8 @@ BESIDE = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 ENTIRELY = model vocabulary jobs_api verdict submission
 empty :=
 comma := ,
+# With an empty value, constraints keeps the pins that there are and adds those that are missing
+UPGRADE ?= --upgrade
 
 .PHONY: help demo quick test test-oldest test-live lint types docs build check clean constraints
 .PHONY: bench-waiting bench-watching bench-logs chaos dialects
@@ -69,9 +71,10 @@ $(OLDEST)/.installed: pyproject.toml constraints/oldest.txt $(INSTALLED)
 		--group test --editable . apache-airflow
 	touch $@
 
-lint: $(INSTALLED) ## Check style and format
+lint: $(INSTALLED) ## Check style, format and spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 
 types: $(INSTALLED) ## Check types
 	$(BIN)/mypy
@@ -104,13 +107,13 @@ bench-logs: $(INSTALLED) ## Count what tasks read of logs of 1, 60 and 100 MB, t
 	@$(BIN)/python benchmarks/large_logs.py
 
 constraints: $(INSTALLED) ## Pin the newest versions that fit, for all supported Pythons and both ends of Airflow
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --upgrade \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate $(UPGRADE) \
 		--group test --group lint --group docs --group build \
 		--output-file constraints/dev.txt pyproject.toml constraints/uv.in
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --upgrade \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate $(UPGRADE) \
 		--group bench --constraint constraints/dev.txt \
 		--output-file constraints/bench.txt pyproject.toml
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --upgrade \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate $(UPGRADE) \
 		--group test --output-file constraints/oldest.txt pyproject.toml constraints/oldest.in
 
 clean: ## Remove what the targets made

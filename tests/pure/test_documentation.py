@@ -68,7 +68,7 @@ def test_other_python_is_included_from_files_that_are_run(page: Path) -> None:
 
 def test_make_targets_and_options_that_are_shown_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    for page in [*DOCS, ROOT / "README.md"]:
+    for page in [*DOCS, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]:
         for line in re.findall(r"^make ([\w-]+)", page.read_text(), re.MULTILINE):
             assert re.search(rf"^{line}:", makefile, re.MULTILINE), (page, line)
 
