@@ -21,9 +21,10 @@ from ..airflow.running import SHARES
 from ..conftest import API_KEY
 from .lives import Boundary, Broken, End, Life, Nursery, never
 
-pytestmark = pytest.mark.skipif(
-    not SHARES, reason="before Airflow 3.3 nothing of a task survives its process"
-)
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(not SHARES, reason="before Airflow 3.3 nothing of a task survives its process"),
+]
 
 AT_A_TIME = 12
 """Lives that are lived at the same time: they mostly wait."""
