@@ -50,6 +50,22 @@ def owner_of(port: int) -> int:
     raise AssertionError(f"nobody holds port {port}")
 
 
+GUARDIAN = """
+import os, signal, sys
+
+groups = set()
+for line in sys.stdin:
+    what, number = line.split()
+    (groups.add if what == "+" else groups.discard)(int(number))
+for number in groups:
+    try:
+        os.killpg(number, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+"""
+"""Ends what it was told of when nobody can tell it of more: whoever has started it may be killed."""
+
+
 class Stack:
     """Airflow's components in a home of their own, started at ``with`` and ended after it."""
 
@@ -94,10 +110,13 @@ class Stack:
         self._token = ""
 
     def __enter__(self) -> Stack:
-        self._airflow("db", "migrate")
-        for name, value in self._connections.items():
-            self._airflow("connections", "add", name, "--conn-json", value)
+        self._guardian = subprocess.Popen(
+            [sys.executable, "-c", GUARDIAN], stdin=subprocess.PIPE, text=True, start_new_session=True
+        )
         try:
+            self._airflow("db", "migrate")
+            for name, value in self._connections.items():
+                self._airflow("connections", "add", name, "--conn-json", value)
             for name in COMPONENTS:
                 self.start(name)
             until(self._healthy, 180, "a healthy Airflow")
@@ -114,6 +133,12 @@ class Stack:
     ) -> None:
         for name in list(self._processes):
             self.kill(name, signal.SIGTERM)
+        self._guardian.communicate()
+
+    def _guard(self, what: str, number: int) -> None:
+        assert self._guardian.stdin is not None
+        self._guardian.stdin.write(f"{what} {number}\n")
+        self._guardian.stdin.flush()
 
     def _airflow(self, *arguments: str) -> None:
         subprocess.run(
@@ -129,6 +154,7 @@ class Stack:
             self._processes[name] = subprocess.Popen(
                 command, env=self._env, stdout=output, stderr=output, start_new_session=True
             )
+        self._guard("+", self._processes[name].pid)
 
     def kill(self, name: str, how: signal.Signals = signal.SIGKILL) -> None:
         """End a component with all its children."""
@@ -143,6 +169,7 @@ class Stack:
             except subprocess.TimeoutExpired:
                 continue
         process.wait()
+        self._guard("-", process.pid)
 
     def kill_worker(self, port: int) -> None:
         """Kill the task's process that holds a TCP connection, and the worker that it belongs to.
