@@ -14,15 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowNotFoundException, BaseHook
 
 from airflow_provider_timextender import jobs_api, model
-from airflow_provider_timextender.errors import (
-    ExecutionNotFound,
-    InvalidInput,
-    SubmissionUncertain,
-    TimeXtenderError,
-    Unreachable,
-)
+from airflow_provider_timextender.errors import ExecutionNotFound, InvalidInput, TimeXtenderError, Unreachable
 from airflow_provider_timextender.inputs import to_job
-from airflow_provider_timextender.life import may_have_arrived, read, repeat, run_through, surely_unsent
+from airflow_provider_timextender.life import read, run_through, submit
 from airflow_provider_timextender.provider_info import get_provider_info
 from airflow_provider_timextender.worlds import Worker
 
@@ -171,18 +165,8 @@ class TimeXtenderHook(BaseHook):
 
         :raises SubmissionUncertain: if it may have arrived, and the answer does not tell.
         """
-        world = self._world
-
-        async def ask() -> model.Submission:
-            try:
-                return await world.send(jobs_api.execute_job(job_id))
-            except TimeXtenderError as error:
-                if not may_have_arrived(error):
-                    raise
-                problem = str(error)
-            raise SubmissionUncertain(f"It is not known whether the job was queued: {problem}")
-
-        return run_through(repeat(world, ask, bears=surely_unsent, patience=self.max_unreachable))
+        call = jobs_api.execute_job(job_id)
+        return run_through(submit(self._world, call, patience=self.max_unreachable))
 
     def get_job_status(self, job_id: str) -> model.JobStatus:
         """Return what a job is doing now. Idle says nothing about how its last execution ended."""

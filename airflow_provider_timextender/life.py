@@ -231,6 +231,25 @@ async def read(world: World, call: Call[T], *, patience: float) -> T:
     return await repeat(world, partial(world.send, call), bears=passes, patience=patience)
 
 
+async def submit(world: World, call: Call[T], *, patience: float) -> T:
+    """Carry a call that must happen at most once, and repeat it while surely nothing of it has arrived.
+
+    :param patience: seconds for which that is done.
+    :raises SubmissionUncertain: if it may have arrived, and the answer does not tell.
+    """
+
+    async def ask() -> T:
+        try:
+            return await world.send(call)
+        except TimeXtenderError as error:
+            if not may_have_arrived(error):
+                raise
+            problem = str(error)
+        raise SubmissionUncertain(f"It is not known whether the job was queued: {problem}")
+
+    return await repeat(world, ask, bears=surely_unsent, patience=patience)
+
+
 # --- the wait ---
 
 
