@@ -28,13 +28,12 @@ from itertools import pairwise
 from typing import Any, Literal
 from unittest import mock
 
-import tenacity
-
 from airflow_provider_timextender.simulator import BLANK_TRIGGER_ID, Dialect, Execution, Job, Simulator
 
 from ..airflow.environment import clean_up  # before any import of Airflow
-from ..airflow.running import comes_true, live, stored
+from ..airflow.running import live, stored
 from ..airflow.stand_ins import Store, TaskInstance, context_of
+from ..waiting import comes_true
 
 INTERVAL, START_TIMEOUT, MAX_UNREACHABLE, TIMEOUT, RETRIES = 0.05, 0.6, 1.5, 5.0, 2
 
@@ -705,7 +704,7 @@ def describe(one: Plan) -> str:
 @contextmanager
 def hurry() -> Iterator[None]:
     """Let the package repeat a read at once, and log where the lives are kept."""
-    from airflow_provider_timextender import client, life, operators, sensors, triggers, watching
+    from airflow_provider_timextender import life, operators, sensors, triggers, watching
 
     log = logging.getLogger("tests.processes.dialects.task")
     log.setLevel(logging.INFO)
@@ -714,7 +713,6 @@ def hurry() -> Iterator[None]:
     with ExitStack() as patches:
         logging.disable(logging.DEBUG)
         patches.callback(logging.disable, logging.NOTSET)
-        patches.enter_context(mock.patch.object(client, "BACKOFF", tenacity.wait_fixed(0.02)))
         patches.enter_context(mock.patch.object(life, "MAX_PAUSE", 0.02))
         patches.enter_context(mock.patch.object(watching, "SPACING", 0.01))
         for kind in (

@@ -24,8 +24,6 @@ from datetime import datetime
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
-import aiohttp
-import tenacity
 import urllib3.connection
 from airflow.providers.common.compat import connection as compat
 from airflow.providers.common.compat.sdk import (
@@ -37,7 +35,8 @@ from airflow.providers.common.compat.sdk import (
 from airflow.sdk.execution_time.xcom import XCom
 from airflow.triggers.base import TaskSuccessEvent
 
-from airflow_provider_timextender import client, life, triggers
+import airflow_provider_timextender.carrier  # noqa: F401 - it is imported late, and once is enough for all lives
+from airflow_provider_timextender import life, triggers
 from airflow_provider_timextender.hooks import TimeXtenderHook
 from airflow_provider_timextender.operators import ExecuteJobOperator
 
@@ -54,8 +53,8 @@ class Keeper:
 
     def __init__(self, end: socket.socket) -> None:
         self._lines = end.makefile("rw", encoding="utf-8")
-        # A trigger pushes its result from a thread.
-        self._turn = threading.Lock()
+        # A trigger pushes its result from a thread, and sends its requests from two.
+        self._turn = threading.RLock()
 
     def ask(self, what: str, **details: Any) -> Any:
         """Return the answer to a question."""
@@ -69,15 +68,17 @@ class Keeper:
 
     def at(self, boundary: str) -> None:
         """Come to a boundary, and die there if that is the plan."""
-        if self.ask("at", boundary=boundary):
-            os.kill(os.getpid(), signal.SIGKILL)
+        with self._turn:  # so that no other thread leaves a trace once the death is known
+            if self.ask("at", boundary=boundary):
+                os.kill(os.getpid(), signal.SIGKILL)
 
     def leave_trace(self, what: str, **details: Any) -> Any:
         """Do what survives this process: between two boundaries."""
         name = " ".join((what, *([details["key"]] if "key" in details else [])))
-        self.at(f"before {name}")
-        answer = self.ask(what, **details)
-        self.at(f"after {name}")
+        with self._turn:
+            self.at(f"before {name}")
+            answer = self.ask(what, **details)
+            self.at(f"after {name}")
         if isinstance(answer, str):
             raise OSError(answer)
         (value,) = answer
@@ -146,12 +147,12 @@ def watch_requests(keeper: Keeper) -> None:
     """Make a boundary of each moment of a request, whoever sends it."""
 
     def named(method: str, path: str) -> str:
-        return f"{method} {GUID.sub('*', path.split('public/')[-1])}"
+        # A triggerer sends from threads, so that its event loop goes on.
+        beside = "" if threading.current_thread() is threading.main_thread() else "async "
+        return f"{beside}{method} {GUID.sub('*', path.split('public/')[-1])}"
 
-    request, getresponse = (
-        urllib3.connection.HTTPConnection.request,
-        urllib3.connection.HTTPConnection.getresponse,
-    )
+    connection = urllib3.connection.HTTPConnection
+    request, getresponse = connection.request, connection.getresponse
 
     def watched_request(self: Any, method: str, url: str, *args: Any, **kwargs: Any) -> Any:
         self.boundary = named(method, url)
@@ -165,22 +166,7 @@ def watch_requests(keeper: Keeper) -> None:
         finally:
             keeper.at(f"{self.boundary}: answered")
 
-    async_request, start = aiohttp.ClientSession._request, aiohttp.ClientResponse.start
-
-    async def watched_async_request(self: Any, method: str, url: Any, **kwargs: Any) -> Any:
-        keeper.at(f"async {named(method, str(url))}: before")
-        try:
-            return await async_request(self, method, url, **kwargs)
-        finally:
-            keeper.at(f"async {named(method, str(url))}: answered")
-
-    async def watched_start(self: Any, *args: Any) -> Any:
-        keeper.at(f"async {named(self.method, str(self.url))}: sent")
-        return await start(self, *args)
-
-    patch(urllib3.connection.HTTPConnection, request=watched_request, getresponse=watched_getresponse)
-    patch(aiohttp.ClientSession, _request=watched_async_request)
-    patch(aiohttp.ClientResponse, start=watched_start)
+    patch(connection, request=watched_request, getresponse=watched_getresponse)
 
 
 def patch(target: Any, **members: Any) -> None:
@@ -205,7 +191,6 @@ def settle(keeper: Keeper) -> None:
     patch(TimeXtenderHook, get_connection=connection)
     patch(compat, get_async_connection=async_connection)
     patch(XCom, set=lambda key, value, **_: keeper.leave_trace("xcom.push", key=key, value=value))
-    patch(client, BACKOFF=tenacity.wait_fixed(0.01))
     patch(life, MAX_PAUSE=0.01)
     patch(ExecuteJobOperator, log=log)
     patch(triggers.JobExecutionTrigger, log=log)
