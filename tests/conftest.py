@@ -11,9 +11,8 @@ from typing import Any
 
 import hypothesis
 import pytest
-import tenacity
 
-from airflow_provider_timextender import client, life
+from airflow_provider_timextender import life
 from airflow_provider_timextender.simulator import Job, Simulator
 
 for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE"):
@@ -85,7 +84,6 @@ def _debug_logging(caplog: pytest.LogCaptureFixture) -> None:
 
 @pytest.fixture(autouse=True)
 def _quick_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "BACKOFF", tenacity.wait_fixed(0.01))
     monkeypatch.setattr(life, "MAX_PAUSE", 0.01)
 
 

@@ -82,13 +82,3 @@ def fire(trigger: Any) -> Any:
 async def events_of(trigger: Any) -> list[Any]:
     """Run a trigger until it ends."""
     return [event async for event in trigger.run()]
-
-
-async def comes_true(condition: Callable[[], bool], seconds: float = 60, *, pause: float = 0.05) -> bool:
-    """Wait, beside what else the event loop runs, for what comes true elsewhere; but not for ever."""
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() >= end:
-            return False
-        await asyncio.sleep(pause)
-    return True

@@ -1014,7 +1014,7 @@ def test_r07_attach_reports_the_outcome_of_what_runs(
     simulator: Simulator, mode: str, state: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     job = simulator.job("load")
-    job.duration = 0.6
+    job.duration = 2
     job.pickup = 0.4 if state == "pending" else 0.0
     job.log_at_end = state == "shown at its end"
     other = simulator.run("load")

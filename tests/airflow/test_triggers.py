@@ -20,7 +20,8 @@ from airflow_provider_timextender.simulator import Fault, Job, Simulator
 from airflow_provider_timextender.triggers import JobExecutionTrigger, JobFinishedTrigger
 
 from ..conftest import API_KEY
-from .running import SHARES, comes_true, events_of, fire, stored
+from ..waiting import comes_true
+from .running import SHARES, events_of, fire, stored
 
 OTHER = "11111111-1111-1111-1111-111111111111"
 shares = pytest.mark.skipif(not SHARES, reason="before Airflow 3.3 each trigger has a poll of its own")

@@ -22,7 +22,8 @@ from airflow_provider_timextender.simulator import BLANK_TRIGGER_ID, Dialect, Ex
 from airflow_provider_timextender.triggers import JobFinishedTrigger
 
 from ..conftest import API_KEY
-from .running import SHARES, comes_true, stored
+from ..waiting import comes_true
+from .running import SHARES, stored
 
 OTHER = "11111111-1111-1111-1111-111111111111"
 shares = pytest.mark.skipif(not SHARES, reason="before Airflow 3.3 nothing is remembered")

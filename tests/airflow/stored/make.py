@@ -146,7 +146,7 @@ async def watch(trigger: Any, until: Callable[[list[Any]], bool], seconds: float
 
     running = asyncio.create_task(run())
     end = time.monotonic() + seconds
-    while time.monotonic() < end and not running.done() and not until(told):
+    while time.monotonic() < end and not running.done() and not until(told):  # noqa: ASYNC110 - it is elsewhere
         await asyncio.sleep(0.02)
     await asyncio.wait([running], timeout=0.3)
     running.cancel()
