@@ -84,7 +84,7 @@ from airflow_provider_timextender.verdict import (
 T = TypeVar("T")
 
 MAX_PAUSE = 30.0
-"""Seconds that pass at most before a read is repeated, unless the server asks for more."""
+"""Seconds that pass at most before a worker repeats a read, unless the server asks for more."""
 
 MAX_MOMENT = 10.0
 """Seconds at most that a task lets pass before it takes its turn."""
@@ -103,11 +103,13 @@ class World(Protocol):
 
     :ivar log: the task's log. :ivar understood: the subjects of calls that have been answered in the right
         shape before. :ivar every: at so many looks the log of a busy job is read.
+    :ivar longest_pause: seconds that pass at most before a read is repeated, unless the server asks for more.
     :ivar hands_over: the first rest of a wait is its end here, as it goes on in the triggerer.
     """
 
     log: Any
     understood: set[str]
+    longest_pause: float
 
     @property
     def every(self) -> int: ...  # noqa: D102
@@ -191,7 +193,9 @@ async def repeat(
         try:
             return await attempt()
         except TimeXtenderError as error:
-            pause = max(random.uniform(0, min(MAX_PAUSE, 2.0 ** min(number, 10))), error.retry_after or 0)
+            pause = max(
+                random.uniform(0, min(world.longest_pause, 2.0 ** min(number, 10))), error.retry_after or 0
+            )
             if not bears(error) or world.now() + timedelta(seconds=pause) >= end:
                 raise
             if str(error) != said:
@@ -289,8 +293,6 @@ class Wait:
         self._limits = limits
         self._just = just
         self._every = 1
-        if looked:
-            world.understood |= {"status", f"{LIST_OF}log"}
 
     @property
     def left(self) -> float:
@@ -636,7 +638,7 @@ class Life:
         """
         now = self._world.now()
         run = Run(self.job_id, trigger_id, now, self._task.start_timeout)
-        wait = self._wait(run, now + span(self._task.max_unreachable), WaitTimeout())
+        wait = self._wait(run, now + span(math.inf), WaitTimeout())
         try:
             verdict = await wait.look(every=1, settle=True)
         except ContractError as error:

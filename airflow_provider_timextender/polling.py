@@ -41,10 +41,11 @@ WOKEN_AT_ONCE = 50
 class Snapshot:
     """What a poll saw at one moment.
 
-    :ivar at: when the statuses were asked for. :ivar statuses: canonical job id -> status.
-    :ivar problem: why they could not be had.
+    :ivar number: of the look, from 1 on. :ivar at: when the statuses were asked for.
+    :ivar statuses: canonical job id -> status. :ivar problem: why they could not be had.
     """
 
+    number: int
     at: datetime
     statuses: Mapping[str, JobStatus]
     problem: TimeXtenderError | None
@@ -62,13 +63,14 @@ class Poll:
     failure the connection is read again: the key may have been changed in it.
 
     :ivar newest: the last snapshot; ``None`` before the first. :ivar sharers: how many wait.
+    :ivar looks: how many looks have begun. :ivar interval: seconds between them.
     """
 
     def __init__(self, timextender_conn_id: str, interval: float) -> None:
         self.newest: Snapshot | None = None
-        self.sharers = 0
+        self.sharers = self.looks = 0
+        self.interval = interval
         self._hook = TimeXtenderHook(timextender_conn_id)
-        self._interval = interval
         self._carrier: Carrier | None = None
         self._waiters: list[asyncio.Future[Snapshot]] = []
 
@@ -80,7 +82,7 @@ class Poll:
     @property
     def every(self) -> int:
         """At how many looks each that waits reads the log of a busy job."""
-        return every(self.sharers, self._interval)
+        return every(self.sharers, self.interval)
 
     async def next(self) -> Snapshot:
         """Return the next snapshot when it is taken."""
@@ -107,6 +109,7 @@ class Poll:
         with ExitStack() as carriers:
             while True:
                 at = datetime.now(timezone.utc)
+                self.looks += 1
                 # A Retry-After is obeyed; snapshots still come, as those who wait have limits of their own.
                 if at >= resting_until:
                     try:
@@ -116,9 +119,9 @@ class Poll:
                         problem = error if isinstance(error, TimeXtenderError) else Unreachable(said)
                         if problem.retry_after:
                             resting_until = at + timedelta(seconds=problem.retry_after)
-                self.newest = Snapshot(at, statuses, problem)
+                self.newest = Snapshot(self.looks, at, statuses, problem)
                 await self._wake()
-                await asyncio.sleep(self._interval * random.uniform(1, JITTER))
+                await asyncio.sleep(self.interval * random.uniform(1, JITTER))
 
     async def _look(self, carriers: ExitStack, *, again: bool) -> Mapping[str, JobStatus]:
         if self._carrier is None or again:

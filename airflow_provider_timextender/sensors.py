@@ -24,6 +24,7 @@ from airflow_provider_timextender.ending import StartFromTrigger, StartTriggerAr
 from airflow_provider_timextender.errors import ExecutionTimeout, TimeXtenderError, WaitTimeout
 from airflow_provider_timextender.hooks import TimeXtenderHook, no_vain_retry
 from airflow_provider_timextender.inputs import NOT_GIVEN, NotGiven, span, to_run, to_seconds
+from airflow_provider_timextender.jobs_api import LIST_OF
 from airflow_provider_timextender.life import Limits, Wait, run_through
 from airflow_provider_timextender.verdict import Run, Waiting, for_people, result_of
 from airflow_provider_timextender.worlds import Worker
@@ -208,8 +209,11 @@ class JobStatusSensor(DefersMixin, BaseSensorOperator):
             WaitTimeout(),
         )
         world = Worker(self.hook, self.log, defer=partial(self._defer, context) if self.deferrable else None)
-        # A sensor before this process may have looked for it.
-        return Wait(world, run, limits, looked=(now - began).total_seconds() >= max(interval, 0.001))
+        # A sensor before this process may have looked for it, and has read the log then.
+        looked = (now - began).total_seconds() >= max(interval, 0.001)
+        if looked:
+            world.understood.add(f"{LIST_OF}log")
+        return Wait(world, run, limits, looked=looked)
 
     def _defer(self, context: Context, run: Run, limits: Limits) -> NoReturn:
         looked = self._wait is not None and self._wait.looked

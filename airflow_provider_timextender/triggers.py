@@ -15,7 +15,7 @@ from airflow_provider_timextender.ending import can_end_task
 from airflow_provider_timextender.errors import ExecutionTimeout, TimeXtenderError, WaitTimeout
 from airflow_provider_timextender.hooks import TimeXtenderHook
 from airflow_provider_timextender.inputs import NOT_GIVEN, span, to_job, to_run, to_seconds, to_time
-from airflow_provider_timextender.jobs_api import list_jobs
+from airflow_provider_timextender.jobs_api import LIST_OF, list_jobs
 from airflow_provider_timextender.life import Limits, Wait, passes, passes_once_looked, repeat
 from airflow_provider_timextender.logs import warn_that_it_runs_on
 from airflow_provider_timextender.model import find_job
@@ -149,6 +149,8 @@ class JobExecutionTrigger(BaseTrigger):
                     patience=min(limits.max_unreachable, limits.left(now)),
                 )
                 job_id = find_job(jobs, str(job_name)).id
+            if looked:
+                poll.understood.add(f"{LIST_OF}log")  # by a worker, or in another triggerer
             self._job_id = job_id
             run = replace(run_of(job_id), resumed=given["resumed"] or moved)
             return await Wait(world, run, limits, looked=looked, just=looked).outcome()

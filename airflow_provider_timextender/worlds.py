@@ -7,12 +7,12 @@ import copy
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
+from airflow_provider_timextender import life
 from airflow_provider_timextender.errors import InvalidInput, SubmissionUncertain
 from airflow_provider_timextender.jobs_api import Call, job_status
-from airflow_provider_timextender.life import Limits
 from airflow_provider_timextender.model import JobStatus, canonical
 from airflow_provider_timextender.submission import Record, Tries
 from airflow_provider_timextender.verdict import Run, Waiting
@@ -44,7 +44,7 @@ class Carries(Protocol):
 
 
 class Worker:
-    """A worker's world.
+    """A worker's world; its time goes on whatever is done to the clock.
 
     :param defer: ends a wait here, to go on with it in the triggerer; without, the wait goes on here.
     """
@@ -52,17 +52,19 @@ class Worker:
     every = 2
 
     def __init__(
-        self, hook: Carries, log: Any, *, defer: Callable[[Run, Limits], NoReturn] | None = None
+        self, hook: Carries, log: Any, *, defer: Callable[[Run, life.Limits], NoReturn] | None = None
     ) -> None:
         self.log = log
         self.understood = hook.understood
+        self.longest_pause = life.MAX_PAUSE
         self.hands_over = defer is not None
+        self._began, self._began_at = datetime.now(timezone.utc), time.monotonic()
         self._hook = hook
         self._defer = defer
 
     def now(self) -> datetime:
         """Return the time."""
-        return datetime.now(timezone.utc)
+        return self._began + timedelta(seconds=time.monotonic() - self._began_at)
 
     async def send(self, call: Call[T]) -> T:
         """Carry a call once."""
@@ -77,7 +79,7 @@ class Worker:
         """Let time pass."""
         time.sleep(seconds)
 
-    async def rest(self, run: Run, limits: Limits) -> None:
+    async def rest(self, run: Run, limits: life.Limits) -> None:
         """Defer, or let a poll interval pass."""
         if self._defer is not None:
             self._defer(run, limits)
@@ -105,7 +107,7 @@ class TaskOnWorker(Worker):
         *,
         retries: int,
         tell: Callable[[str, str], None],
-        defer: Callable[[Run, Limits], NoReturn] | None,
+        defer: Callable[[Run, life.Limits], NoReturn] | None,
     ) -> None:
         super().__init__(hook, log, defer=defer)
         ti: Any = context["ti"]
@@ -173,9 +175,11 @@ class Triggerer:
     def __init__(self, poll: Poll, log: Any, end: datetime) -> None:
         self.log = log
         self.understood = poll.understood
+        # The pace of the poll is pause enough.
+        self.longest_pause = poll.interval
         self._poll = poll
         self._end = end
-        self._used = self.now()
+        self._used = poll.looks
 
     @property
     def every(self) -> int:
@@ -195,9 +199,9 @@ class Triggerer:
     async def status(self, job_id: str) -> tuple[JobStatus, datetime]:
         """Return what the poll has seen; where the wait ends before it looks again, ask."""
         seen = self._poll.newest
-        if seen is None or seen.at <= self._used:
+        if seen is None or seen.number <= self._used:
             return await self.send(job_status(job_id)), self.now()
-        self._used = seen.at
+        self._used = seen.number
         if seen.problem is not None:
             raise copy.copy(
                 seen.problem
@@ -211,12 +215,12 @@ class Triggerer:
         if seconds:
             await self.rest()
 
-    async def rest(self, run: Run | None = None, limits: Limits | None = None) -> None:
+    async def rest(self, run: Run | None = None, limits: life.Limits | None = None) -> None:
         """Let time pass until the poll has looked."""
         left = max(0.0, (self._end - self.now()).total_seconds())
         with suppress(TimeoutError):
             async with asyncio.timeout(left):
-                while self._poll.newest is None or self._poll.newest.at <= self._used:
+                while self._poll.newest is None or self._poll.newest.number <= self._used:
                     await self._poll.next()
 
     def renew(self) -> None:
