@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout, TaskDeferred
 
-from airflow_provider_timextender.simulator import BLANK_TRIGGER_ID, Fault, Job, Simulator
+from airflow_provider_timextender.simulator import Fault, Job, Simulator
 
 from .stored.make import (
     RETRIES,
@@ -77,6 +77,7 @@ def restore(monkeypatch: pytest.MonkeyPatch) -> Iterator[Restore]:
         monkeypatch.setenv("AIRFLOW_CONN_TIMEXTENDER_DEFAULT", simulator.connection_json())
         for job in simulator.world.jobs.values():
             job.pickup = job.duration = 0.1
+            job.log_lag = 0
         return simulator, sample
 
     yield make
@@ -397,13 +398,29 @@ def test_r06_r39_a_cleared_task_runs_anew_if_its_stored_execution_is_over(
 
 @needs_store
 @pytest.mark.parametrize("release", SAMPLES)
-def test_r06_r39_what_is_stored_as_done_is_returned_again(restore: Restore, release: str) -> None:
+def test_r06_r39_a_clear_is_told_from_a_retry_also_by_the_number_of_clears(
+    restore: Restore, release: str
+) -> None:
     simulator, sample = restore(SAMPLES[release]["records"]["done"])
-    assert retried(sample).execute() == simulator.world.executions[0].trigger_id
+    sample["task"]["arguments"]["retries"] = RETRIES - 1  # so that as many tries are left as before
+    assert Life(sample, number=2, clears=1).execute() == simulator.world.executions[-1].trigger_id
+    assert simulator.count("execute") == 1
+
+
+@needs_store
+@pytest.mark.parametrize(("release", "name"), each_record("done"))
+def test_r06_r39_what_is_stored_as_done_is_returned_again(restore: Restore, release: str, name: str) -> None:
+    simulator, sample = restore(SAMPLES[release]["records"][name])
+    assert retried(sample).execute() == simulator.world.executions[-1].trigger_id
     assert simulator.count("execute") == 0
 
 
-FOUND = ("asked, of an empty log", "asked, of a log with others", "asked, after a clear")
+FOUND = (
+    "asked, of an empty log",
+    "asked, of a log with others",
+    "asked, after a clear",
+    "asked, after a clear, of a late log",
+)
 
 
 @needs_store
@@ -418,16 +435,21 @@ def test_r05_r39_what_is_stored_as_asked_for_is_looked_for(restore: Restore, rel
     assert simulator.count("execute") == 0
 
 
+def unsent(sample: Any) -> Any:
+    """Return the sample of a worker that has died a moment earlier, before it sent the request."""
+    *before, ours = sample["world"]["executions"]
+    assert ours["by"] == "api"
+    return {**sample, "world": {**sample["world"], "executions": before}}
+
+
 @needs_store
 @pytest.mark.parametrize("name", [*FOUND, "asked, and not sent, of a log without names"])
 @pytest.mark.parametrize("release", SAMPLES)
 def test_r05_r39_what_is_stored_as_asked_for_and_was_not_sent_is_sent(
     restore: Restore, release: str, name: str
 ) -> None:
-    sample = json.loads(json.dumps(SAMPLES[release]["records"][name]))
-    if "not sent" not in name:
-        sample["world"]["executions"].pop()
-    simulator, sample = restore(sample)
+    sample = SAMPLES[release]["records"][name]
+    simulator, sample = restore(sample if "not sent" in name else unsent(sample))
     life = retried(sample)
     assert life.execute() == simulator.world.executions[-1].trigger_id
     assert life.stage == "done"
@@ -449,6 +471,19 @@ def test_r05_r39_what_cannot_be_known_of_a_stored_record_stays_uncertain(
     assert raised == "AirflowFailException"
     assert "SubmissionUncertain" in said
     assert life.stage == "uncertain"
+    assert simulator.count("execute") == 0
+
+
+@needs_store
+@pytest.mark.parametrize("release", SAMPLES)
+def test_r05_r39_what_was_hidden_before_the_request_is_not_taken_for_it(
+    restore: Restore, release: str
+) -> None:
+    simulator, sample = restore(unsent(SAMPLES[release]["records"]["asked, beside what the log hides"]))
+    simulator.finish()
+    raised, said = error_of(retried(sample).execute)
+    assert raised == "AirflowFailException"
+    assert "SubmissionUncertain" in said
     assert simulator.count("execute") == 0
 
 
@@ -488,7 +523,7 @@ def test_r39_a_stored_watcher_is_stored_as_the_same(release: str, name: str) -> 
 @pytest.mark.parametrize(
     ("release", "name"), [which for which in each("watchers") if "has told" in str(which.values[1])]
 )
-def test_r39_a_watcher_tells_nothing_anew_that_a_release_has_told(
+def test_r16_r39_a_watcher_tells_what_a_release_has_not_told_and_nothing_else(
     restore: Restore, release: str, name: str
 ) -> None:
     simulator, sample = restore(SAMPLES[release]["watchers"][name])
@@ -497,12 +532,12 @@ def test_r39_a_watcher_tells_nothing_anew_that_a_release_has_told(
     def told() -> list[Any]:
         trigger = trigger_of(sample["trigger"])
         trigger.asset_state_store = store
-        return asyncio.run(watch(trigger, bool, 2))
+        return asyncio.run(watch(trigger, bool, 1))
 
-    assert told() == []
-    news = simulator.run("load", by="hand")
-    simulator.world.executions[-1] = replace(news, started=news.queued, ended=news.queued)
-    (event,) = told()
-    assert event["trigger_id"] == BLANK_TRIGGER_ID
-    assert set(event) == set(sample["told"][0])
+    for by in ("schedule", "hand"):
+        news = simulator.run("load", by=by)
+        simulator.world.executions[-1] = replace(news, started=news.queued, ended=news.queued)
+        (event,) = told()
+        assert event["trigger_id"] == news.trigger_id
+        assert set(event) == set(sample["told"][0])
     assert told() == []

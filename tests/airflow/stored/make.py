@@ -112,7 +112,7 @@ def task_of(kind: str, arguments: Mapping[str, Any]) -> Any:
         asset = import_module("airflow.providers.common.compat.sdk").Asset
         more["outlets"] = [asset(name) for name in more["outlets"]]
     made = getattr(import_module(f"airflow_provider_timextender.{module}"), kind)
-    return made(task_id="t", retries=RETRIES, **more)
+    return made(task_id="t", **{"retries": RETRIES, **more})
 
 
 def trigger_of(stored: tuple[str, Mapping[str, Any]], **changed: Any) -> Any:
@@ -527,6 +527,16 @@ def records() -> dict[str, Any]:
         simulator.job("load").duration = 600
         assert task.run(before_queued) == "died"
         found["asked, after a clear"] = task.written()
+        simulator.finish()
+        assert task.run() == "succeeded"
+        found["done, after a clear"] = task.written()
+    with simulated(duration=0) as simulator:
+        task = Task(simulator)
+        assert task.run() == "succeeded"
+        task.clear()
+        simulator.job("load").duration = simulator.job("load").log_lag = 600
+        assert task.run(before_queued) == "died"
+        found["asked, after a clear, of a late log"] = task.written()
     return found
 
 
