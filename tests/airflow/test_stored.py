@@ -292,7 +292,7 @@ def expected_of(name: str, error: str) -> str:
         pytest.param(*which.values, error, id=f"{which.id}: {error}")
         for which in each("deferrals")
         for error, event in SAMPLES[str(which.values[0])]["deferrals"][which.values[1]]["events"].items()
-        if "error" in event and error != "failed"
+        if "error" in event
     ],
 )
 def test_r39_a_stored_event_of_an_error_is_told_as_that_error(
@@ -300,6 +300,7 @@ def test_r39_a_stored_event_of_an_error_is_told_as_that_error(
 ) -> None:
     simulator, sample = restore(deferral_of(release, name))
     life, event = Life(sample), sample["events"][error]
+    error = event["error"]
     if (name, error) == ("operator, for what it may have queued", "WaitTimeout"):
         after(0.2, simulator.finish)
         assert life.resume(sample, event) == simulator.world.executions[0].trigger_id, "it looks once more"
@@ -313,6 +314,18 @@ def test_r39_a_stored_event_of_an_error_is_told_as_that_error(
         elif SHARES:
             assert life.stage == ("asked" if "may have queued" in name else "queued")
     assert simulator.count("execute") == 0
+
+
+@pytest.mark.parametrize(("release", "name"), each("deferrals"))
+def test_r39_a_stored_event_of_a_success_is_one(restore: Restore, release: str, name: str) -> None:
+    simulator, sample = restore(deferral_of(release, name))
+    simulator.finish()
+    event = sample["events"]["succeeded"]
+    result = Life(sample).resume(sample, event)
+    last = simulator.world.executions[-1]
+    assert result == (event if name.startswith("sensor") else last.trigger_id)
+    assert last.trigger_id in (event["trigger_id"], result) or event["state"] == "idle"
+    assert simulator.count("execute") == (name == "operator, for its turn")
 
 
 @pytest.mark.parametrize("error", ["Trigger failure", "Trigger timeout"])
