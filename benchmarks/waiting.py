@@ -70,6 +70,7 @@ def _execution_id(number: int) -> str:
 def _ours(number: int, interval: float) -> BaseTrigger:
     # The others load their HTTP library with the trigger, this one with the first wait.
     import airflow_provider_timextender.client  # noqa: F401
+
     from airflow_provider_timextender.simulator import Job
     from airflow_provider_timextender.triggers import JobExecutionTrigger
 

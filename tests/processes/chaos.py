@@ -1,12 +1,14 @@
 """Random lives of a task: every kind of fault and death, in any order.
 
 ``python -m tests.processes.chaos --seeds 2000`` lives them, and judges each by what TimeXtender has seen;
-``--seed N`` shows one of them. The judge knows nothing of the package but the names of its errors.
+``--seed N`` shows one of them, ``--histories FILE`` writes down what became of each (see
+:mod:`tests.processes.histories`). The judge knows nothing of the package but the names of its errors.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import random
 import re
@@ -16,10 +18,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from airflow_provider_timextender.simulator import DIALECTS, Execution, Fault, Job, Simulator
 
+from . import histories
 from .lives import Boundary, Broken, End, Life, Nursery
 
 OLD_KEY, NEW_KEY = "tx-k3y-0f-the-ch4os", "tx-renewed-k3y-0f-the-ch4os"
@@ -230,6 +234,7 @@ def live(nursery: Nursery, one: Plan) -> Lived:
     job = Job("load", **{**one.job, "outcomes": list(one.job["outcomes"])})
     with Simulator([job], api_key=OLD_KEY, dialect=one.dialect) as simulator:
         around = Surroundings(one, simulator)
+        histories.name_the_same(simulator, one.seed)
         life = Life(
             nursery,
             simulator,
@@ -237,6 +242,7 @@ def live(nursery: Nursery, one: Plan) -> Lived:
             dies=Once(one.deaths),
             passes=lambda boundary: around.pass_by(life, boundary),
             fails=lambda boundary: boundary.number in one.failures,
+            seed=one.seed,
             **one.life,
         )
         lived = Lived(one, life, [], [], 0)
@@ -450,6 +456,40 @@ def table(lives: list[Lived]) -> str:
     return "\n".join(lines)
 
 
+def history(lived: Lived) -> dict[str, Any]:
+    """Return what became of a life, so that two versions of the package can be compared."""
+    one, life = lived.plan, lived.life
+    names = histories.Names(life.simulator)
+    numbered = [place for place in (*one.deaths, *(at for at, _ in one.others)) if isinstance(place, int)]
+    ends = [
+        {
+            "state": end.state,
+            "returned": end.returned,
+            "error": end.error,
+            "message": end.message,
+            "retries": end.retries,
+        }
+        for end in life.ends
+    ]
+    record = json.loads(life.store.get("timextender_submission", "null"))
+    seen = {
+        "tries": [this.end and (this.end.error or this.end.state) for this in life.tries],
+        "ends": ends,
+        "xcoms": life.xcoms,
+        "record": histories.stage_of(record),
+        "wrong": lived.wrong,
+        "warnings": histories.warnings(life.history),
+    }
+    return {
+        "seed": one.seed,
+        "drawn": histories.drawn(one),
+        # Whether something happens at a moment that is counted, and so depends on how often is looked.
+        "timed": bool(numbered or one.rotation or one.failures or any(at for at, _, _ in one.faults)),
+        **histories.what_happened(life.simulator, [this.began for this in life.tries]),
+        **names.of(seen),
+    }
+
+
 def live_all(nursery: Nursery, seeds: Iterable[int], jobs: int) -> list[Lived]:
     """Live the lives of some seeds."""
     with ThreadPoolExecutor(jobs) as pool:
@@ -463,6 +503,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--seed", type=int, help="show the life of this one")
     parser.add_argument("--jobs", type=int, default=16, help="lives at a time")
+    parser.add_argument("--histories", type=Path, metavar="FILE", help="write what became of each to it")
     arguments = parser.parse_args()
     began = time.monotonic()
     logging.disable()  # the simulators' event loops talk a lot
@@ -474,6 +515,8 @@ def main() -> int:
         else:
             seeds = range(arguments.first, arguments.first + arguments.seeds)
             lives = live_all(nursery, seeds, arguments.jobs)
+    if arguments.histories:
+        histories.write(arguments.histories, map(history, lives))
     print(table(lives))
     print(f"{time.monotonic() - began:.0f} s")
     return int(any(lived.wrong for lived in lives))

@@ -1,8 +1,9 @@
 """Tasks that meet the API in a random dialect: none may say a falsehood, run a load twice or wait for ever.
 
 ``python -m tests.processes.dialects --seeds 2000`` lives as many lives, and judges each by what the simulated
-TimeXtender did; ``--seed N`` shows one of them. The judge knows nothing of the package but the names of its
-errors and of the settings that its messages have to name.
+TimeXtender did; ``--seed N`` shows one of them, ``--histories FILE`` writes down what became of each (see
+:mod:`tests.processes.histories`). The judge knows nothing of the package but the names of its errors and of
+the settings that its messages have to name.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timezone
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Literal
 from unittest import mock
 
@@ -34,6 +36,7 @@ from ..airflow.environment import clean_up  # before any import of Airflow
 from ..airflow.running import live, stored
 from ..airflow.stand_ins import Store, TaskInstance, context_of
 from ..waiting import comes_true
+from . import histories
 
 INTERVAL, START_TIMEOUT, MAX_UNREACHABLE, TIMEOUT, RETRIES = 0.05, 0.6, 1.5, 5.0, 2
 
@@ -230,6 +233,7 @@ class Life:
     :ivar ours: the execution that a sensor waits for. :ivar told: what a watcher told, and when.
     :ivar end: ``"right"``, or the class of the error with which it ended.
     :ivar wrong: what is bad about it, by kind.
+    :ivar store: what the tries know of each other. :ivar xcoms: what the last one has pushed.
     """
 
     plan: Plan
@@ -241,6 +245,8 @@ class Life:
     notes: list[str] = field(default_factory=list)
     end: str = ""
     wrong: list[str] = field(default_factory=list)
+    store: Store = field(default_factory=Store)
+    xcoms: dict[str, Any] = field(default_factory=dict)
 
     @property
     def world(self) -> list[Execution]:
@@ -303,6 +309,7 @@ def job_of(one: Plan) -> Job:
 def live_one(one: Plan) -> Life:
     """Live a life, and judge it."""
     with Simulator([job_of(one)], dialect=one.dialect) as simulator:
+        histories.name_the_same(simulator, one.seed)
         name = f"AIRFLOW_CONN_DIALECT_{one.seed}"
         connection = simulator.connection(explained=one.explained)
         connection["extra"] = {**connection["extra"], "timeout": 1}
@@ -330,9 +337,8 @@ def _live(life: Life) -> None:
         begin(life)
         _try(life, _sensor(life), 1, life.plan.waits, None)
     else:
-        store = Store()
         for number in range(1, RETRIES + 2):
-            this = _try(life, _operator(life), number, life.plan.mode, store)
+            this = _try(life, _operator(life), number, life.plan.mode, life.store)
             if not this.error or not this.retries:
                 break
 
@@ -392,6 +398,7 @@ def _try(life: Life, make: Callable[[], Any], number: int, mode: str, store: Sto
 
     ti = TaskInstance()
     ti.try_number, ti.max_tries = number, RETRIES
+    life.xcoms = ti.xcoms
     this = Try(time.time())
     life.tries.append(this)
     try:
@@ -725,6 +732,34 @@ def hurry() -> Iterator[None]:
         yield
 
 
+def history(life: Life) -> dict[str, Any]:
+    """Return what became of a life, so that two versions of the package can be compared."""
+    ends = [
+        {
+            "returned": this.result,
+            "error": this.error,
+            "message": this.message,
+            "retries": this.retries,
+        }
+        for this in life.tries
+    ]
+    seen = {
+        "ends": ends,
+        "told": [event for _, event in life.told],
+        "judged": life.end,
+        "xcoms": life.xcoms,
+        "record": histories.stage_of(life.store.kept.get("timextender_submission")),
+        "wrong": life.wrong,
+        "warnings": histories.warnings(life.notes),
+    }
+    return {
+        "seed": life.plan.seed,
+        "drawn": histories.drawn(life.plan),
+        **histories.what_happened(life.simulator, [this.began for this in life.tries]),
+        **histories.Names(life.simulator).of(seen),
+    }
+
+
 def live_all(seeds: Iterable[int], jobs: int) -> list[Life]:
     """Live the lives of some seeds."""
     with hurry(), ThreadPoolExecutor(jobs) as pool:
@@ -738,6 +773,7 @@ def main() -> int:
     parser.add_argument("--start", type=int, default=0, help="the first seed")
     parser.add_argument("--seed", type=int, help="show the life of this one")
     parser.add_argument("--jobs", type=int, default=24, help="lives at a time")
+    parser.add_argument("--histories", type=Path, metavar="FILE", help="write what became of each to it")
     arguments = parser.parse_args()
     began = time.monotonic()
     logging.getLogger().handlers = [Notes()]
@@ -745,6 +781,8 @@ def main() -> int:
     lives = live_all(seeds if arguments.seed is None else [arguments.seed], arguments.jobs)
     if arguments.seed is not None:
         show(lives[0])
+    if arguments.histories:
+        histories.write(arguments.histories, map(history, lives))
     print(table(lives))
     print(f"{time.monotonic() - began:.0f} s")
     clean_up()

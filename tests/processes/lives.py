@@ -142,6 +142,7 @@ class Life:
     :param derived: whether the operator is derived from the package's, so that no triggerer ends the task.
     :param remembers: whether the store keeps what it is given.
     :param extra: what the connection's extra has besides.
+    :param seed: what all that is random in a process is to follow.
     """
 
     def __init__(
@@ -158,6 +159,7 @@ class Life:
         derived: bool = False,
         remembers: bool = True,
         extra: Mapping[str, Any] | None = None,
+        seed: int | None = None,
     ) -> None:
         self._nursery = nursery
         self.simulator = simulator
@@ -171,6 +173,8 @@ class Life:
         self._derived = derived
         self._remembers = remembers
         self._extra = dict(extra or {})
+        self._seed = seed
+        self._processes = 0
         self._clear_number = 0
         self._run_began = datetime.now(timezone.utc)
         self._began = self._run_began
@@ -253,6 +257,9 @@ class Life:
     def _process(
         self, kind: Literal["worker", "triggerer"], task: dict[str, Any]
     ) -> tuple[str, dict[str, Any]]:
+        self._processes += 1
+        if self._seed is not None:
+            task = {**task, "seed": f"{self._seed} {self._processes}"}
         with self._nursery.new() as end, end.makefile("rw", encoding="utf-8") as lines:
             dying = False
             while line := _line(lines):

@@ -13,6 +13,7 @@ import gc
 import json
 import logging
 import os
+import random
 import re
 import signal
 import socket
@@ -245,6 +246,7 @@ def wait(keeper: Keeper, task: dict[str, Any]) -> NoReturn:
 def be(do: Callable[[Keeper, dict[str, Any]], NoReturn], keeper: Keeper, task: dict[str, Any]) -> NoReturn:
     """Be a worker or a triggerer until the end."""
     signal.alarm(LONGEST)
+    random.seed(task.get("seed"))
     try:
         settle(keeper)
         do(keeper, task)
