@@ -19,7 +19,6 @@ from dataclasses import replace
 from functools import cache, cached_property, partial
 from http.client import HTTPResponse
 from pathlib import Path
-from queue import SimpleQueue
 from threading import Thread
 from typing import Any, Self, TypeVar
 
@@ -62,6 +61,7 @@ class Carrier:
         self.understood = set() if understood is None else understood
         self._mask = Mask(settings.api_key)
         self._kept = _session(settings)
+        self._turns = asyncio.Semaphore(CONNECTIONS)
 
     def __enter__(self) -> Self:
         return self
@@ -70,11 +70,8 @@ class Carrier:
         self.close()
 
     def close(self) -> None:
-        """Close the connections that are kept, and end the threads when they have done what there is."""
+        """Close the connections that are kept."""
         self._kept.close()
-        if "_todo" in vars(self):
-            for _ in range(CONNECTIONS):
-                self._todo.put(None)
 
     def send(self, call: Call[T]) -> T:
         """Send one request, once, and return what the answer says.
@@ -106,27 +103,27 @@ class Carrier:
         answered: asyncio.Future[T] = loop.create_future()
 
         def exchange() -> None:
-            if answered.cancelled():
-                return
             try:
                 tell = partial(answered.set_result, self.send(call))
             except BaseException as error:  # noqa: BLE001 - told to whoever waits
                 tell = partial(answered.set_exception, error)
             with suppress(RuntimeError):  # the loop is closed
-                loop.call_soon_threadsafe(_tell, answered, tell)
+                loop.call_soon_threadsafe(end, tell)
             del tell  # so that the traceback of an error does not hold the error
 
-        self._todo.put(exchange)
-        return await answered
+        def end(tell: Callable[[], None]) -> None:
+            self._turns.release()
+            if not answered.done():  # cancelled
+                tell()
 
-    @cached_property
-    def _todo(self) -> SimpleQueue[Callable[[], None] | None]:
-        """What threads have to send, of which there are as many as connections."""
-        todo: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        for _ in range(CONNECTIONS):
+        await self._turns.acquire()
+        try:
             # A daemon, so that a silent server does not hold up the end of the process.
-            Thread(target=_work, args=(todo,), daemon=True).start()
-        return todo
+            Thread(target=exchange, daemon=True).start()
+        except RuntimeError as error:
+            self._turns.release()
+            raise errors.Unreachable(f"Nothing could be sent ({error}).", sent=False) from None
+        return await answered
 
     @cached_property
     def _way(self) -> Mapping[str, Any]:
@@ -166,17 +163,6 @@ class Carrier:
             self.understood.update([call.subject] * bool(found), [LIST_OF + call.subject] * is_list)
             return found
         raise errors.UnreadableAnswer(problem)
-
-
-def _tell(answered: asyncio.Future[Any], tell: Callable[[], None]) -> None:
-    if not answered.done():  # cancelled
-        tell()
-
-
-def _work(todo: SimpleQueue[Callable[[], None] | None]) -> None:
-    while (exchange := todo.get()) is not None:
-        exchange()
-        del exchange  # which knows the answer, and that may be large
 
 
 # --- what arrives ---

@@ -625,8 +625,26 @@ def test_an_answer_for_which_nobody_waits_any_more_does_no_harm(
     until = time.monotonic() + 10
     while threading.active_count() > before and time.monotonic() < until:
         time.sleep(0.01)
-    assert threading.active_count() <= before, "its threads end with the carrier"
+    assert threading.active_count() <= before, "its thread ends with the request"
     assert not [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")]
+
+
+def test_where_no_thread_can_be_started_nothing_is_sent_and_the_next_call_goes_on(
+    simulator: Simulator, make: Callable[..., Carrier], mocker: Any
+) -> None:
+    async def ask() -> None:
+        carrier = make()
+        start = mocker.patch.object(threading.Thread, "start", side_effect=RuntimeError("can't start"))
+        for _ in range(CONNECTIONS + 1):
+            with pytest.raises(errors.Unreachable, match="can't start") as caught:
+                await carrier.send_in_thread(LIST)
+            assert not caught.value.sent
+        assert start.call_count == CONNECTIONS + 1
+        mocker.stopall()
+        assert [job.name for job in await carrier.send_in_thread(LIST)] == ["load"]
+
+    asyncio.run(ask())
+    assert simulator.count("jobs") == 1
 
 
 ASK_UNTIL_TOLD = """
