@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timezone, tzinfo
+from datetime import UTC, tzinfo
 from typing import Any, Protocol
-from urllib.parse import SplitResult, quote, urlsplit
+from urllib.parse import quote
 from zoneinfo import ZoneInfo
+
+from urllib3.exceptions import LocationParseError
+from urllib3.util import parse_url
 
 from airflow_provider_timextender.errors import InvalidInput
 from airflow_provider_timextender.inputs import to_bool, to_seconds
@@ -53,7 +55,7 @@ class Settings:
     verify: bool | str = True
     proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
     vocabulary: Vocabulary = field(default_factory=Vocabulary, repr=False)
-    timezone: tzinfo = timezone.utc  # assumed
+    timezone: tzinfo = UTC  # assumed
     portal_url: str = DEFAULT_PORTAL_URL
 
     def link(self, job_id: str, trigger_id: str) -> str:
@@ -71,17 +73,18 @@ def settings(connection: ConnectionFields) -> Settings:
     :raises InvalidInput: naming the connection, the field and the mend, for anything unusable.
     """
     try:
-        extra = _extra(connection.extra)
+        extra = _object(connection.extra, "the extra")
+        extra = {key: value for key, value in extra.items() if value not in (None, "")}
         return Settings(
             api_key=_api_key(connection.password),
-            base_url=_base_url(connection, allow_http=_flag(extra, "allow_http")),
-            api_key_header=_header(extra.get("api_key_header") or DEFAULT_API_KEY_HEADER),
-            timeout=_timeout(extra.get("timeout")),
-            verify=_verify(extra.get("verify")),
+            base_url=_base_url(connection, allow_http=to_bool(extra.get("allow_http", False), "allow_http")),
+            api_key_header=_header(extra.get("api_key_header", DEFAULT_API_KEY_HEADER)),
+            timeout=_timeout(extra.get("timeout", DEFAULT_TIMEOUT)),
+            verify=_verify(extra.get("verify", True)),
             proxies=_proxies(extra.get("proxies")),
-            vocabulary=Vocabulary().override(_object(extra, "vocabulary")),
-            timezone=_timezone(extra.get("timezone")),
-            portal_url=_portal_url(extra.get("portal_url")),
+            vocabulary=Vocabulary().override(_object(extra.get("vocabulary"), "vocabulary")),
+            timezone=_timezone(extra["timezone"]) if "timezone" in extra else UTC,  # assumed
+            portal_url=_portal_url(extra.get("portal_url", DEFAULT_PORTAL_URL)),
         )
     except InvalidInput as error:
         problem = f"Airflow connection {connection.conn_id!r}: {error}"
@@ -91,16 +94,17 @@ def settings(connection: ConnectionFields) -> Settings:
     raise InvalidInput(problem)
 
 
-def _extra(text: str | None) -> dict[str, Any]:
-    if not text or not text.strip():
+def _object(value: Any, what: str) -> Mapping[str, Any]:
+    if value is None or (isinstance(value, str) and not value.strip()):
         return {}
-    try:
-        extra = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InvalidInput(f"the extra is not JSON: {error}.") from None
-    if not isinstance(extra, dict):
-        raise InvalidInput("the extra must be a JSON object.")
-    return extra
+    if isinstance(value, str):  # so is the extra; and a form without a JSON editor stores text
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError) as error:
+            raise InvalidInput(f"{what} is not JSON: {error}.") from None
+    if not isinstance(value, dict):
+        raise InvalidInput(f"{what} must be a JSON object, not {type(value).__name__}.")
+    return value
 
 
 def _api_key(password: str | None) -> str:
@@ -117,55 +121,38 @@ def _api_key(password: str | None) -> str:
 
 def _base_url(connection: ConnectionFields, *, allow_http: bool) -> str:
     typed = (connection.host or "").strip() or DEFAULT_BASE_URL
-    # Airflow takes the scheme of a connection URI's host part, if any, for the schema field.
-    scheme = (connection.schema or "").strip() or "https"
-    # Nor does such a URI leave the brackets around an IPv6 address.
-    bare = f"[{typed}]" if _is_ipv6(typed) else typed.lstrip("/")
-    text = typed if "://" in typed else f"{scheme}://{bare}"
-    parts, port = _split(text, typed)
-    if parts.scheme not in ("http", "https"):
-        raise InvalidInput(f"the host {typed!r} has the scheme {parts.scheme!r}; use https.")
-    if parts.username or parts.password or "@" in parts.netloc:
+    if "@" in typed:
         raise InvalidInput("the host must not hold a user name or password; the API key is enough.")
-    if not parts.hostname or not text.isprintable() or " " in text:
+    # Of a connection URI, Airflow takes the scheme of the host part, if any, for the schema field, and the
+    # brackets from around an IPv6 address.
+    scheme = (connection.schema or "").strip() or "https"
+    is_ipv6 = typed.count(":") > 1 and re.fullmatch(r"[0-9a-fA-F:.]+", typed)
+    bare = f"[{typed}]" if is_ipv6 else typed.lstrip("/")
+    text = typed if "://" in typed else f"{scheme}://{bare}"
+    try:
+        url = parse_url(text)
+        host = (url.host or "").encode("idna").decode()  # refuses empty labels and too long ones
+    except (LocationParseError, UnicodeError):
+        host = ""
+    if not host or not text.isprintable() or " " in text:
         raise InvalidInput(f"the host {typed!r} is not a domain such as api.timextender.com.")
-    if parts.query or parts.fragment:
+    if url.scheme not in ("http", "https"):
+        raise InvalidInput(f"the host {typed!r} has the scheme {url.scheme!r}; use https.")
+    if url.query or url.fragment:
         raise InvalidInput(f"the host {typed!r} must end with the domain or a path prefix.")
-    if parts.scheme == "http" and not allow_http and not _is_loopback(parts.hostname):
+    if url.scheme == "http" and not allow_http and not _THIS_MACHINE.fullmatch(host):
         raise InvalidInput(
             f"the host {typed!r} is plain http, which would show the API key to the network. Use https, "
             'or set {"allow_http": true} in the extra if the network is trusted.'
         )
-    port = connection.port if port is None else port
+    port = connection.port if url.port is None else url.port
     if port is not None and not 0 < port < 65536:
         raise InvalidInput(f"the port is {port}; it takes 1 to 65535.")
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    default_port = {"http": 80, "https": 443}[parts.scheme]
-    suffix = f":{port}" if port and port != default_port else ""
-    return f"{parts.scheme}://{host}{suffix}{parts.path.rstrip('/')}"
+    port = None if port == {"http": 80, "https": 443}[url.scheme] else port
+    return url._replace(port=port, path=(url.path or "").rstrip("/"), query=None, fragment=None).url
 
 
-def _split(text: str, typed: str) -> tuple[SplitResult, int | None]:
-    try:
-        parts = urlsplit(text)
-        (parts.hostname or "").encode("idna")  # refuses empty labels and too long ones
-        return parts, parts.port
-    except ValueError:
-        raise InvalidInput(f"the host {typed!r} is not a domain such as api.timextender.com.") from None
-
-
-def _is_ipv6(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).version == 6
-    except ValueError:
-        return False
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+_THIS_MACHINE = re.compile(r"(.+\.)?localhost|127(\.\d+){3}|\[::1\]")
 
 
 def _header(name: Any) -> str:
@@ -176,57 +163,32 @@ def _header(name: Any) -> str:
 
 
 def _timeout(value: Any) -> float:
-    if value is None or value == "":
-        return DEFAULT_TIMEOUT
     if (seconds := to_seconds(value, "timeout")) > MAX_TIMEOUT:
         raise InvalidInput(f"timeout is {value!r}; it takes at most {MAX_TIMEOUT} seconds.")
     return seconds
 
 
-def _flag(extra: Mapping[str, Any], key: str) -> bool:
-    value = extra.get(key)
-    return False if value is None or value == "" else to_bool(value, key)
-
-
 def _verify(value: Any) -> bool | str:
-    if value is None or value == "":
-        return True
-    if str(value).strip().lower() in ("true", "false"):
-        return to_bool(value, "verify")
+    if (word := str(value).strip().lower()) in ("true", "false"):
+        return word == "true"
     if not isinstance(value, str):
         raise InvalidInput(f"verify is {value!r}; it takes true, false or the path of a CA bundle.")
     return value
 
 
-def _object(extra: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    value = extra.get(key)
-    if isinstance(value, str) and value.strip():  # a form without a JSON editor stores text
-        try:
-            value = json.loads(value)
-        except ValueError as error:
-            raise InvalidInput(f"{key} is not JSON: {error}.") from None
-    if value is None or value == "":
-        return {}
-    if not isinstance(value, dict):
-        raise InvalidInput(f"{key} must be a JSON object, not {type(value).__name__}.")
-    return value
-
-
-def _timezone(value: Any) -> tzinfo:
-    if value is None or value == "":
-        return timezone.utc
+def _timezone(name: Any) -> tzinfo:
     try:
-        return ZoneInfo(str(value))
+        return ZoneInfo(str(name))
     except (ValueError, OSError, LookupError):  # ZoneInfoNotFoundError is a KeyError
         raise InvalidInput(
-            f"timezone is {value!r}, which is no name of the IANA database, such as Europe/Copenhagen."
+            f"timezone is {name!r}, which is no name of the IANA database, such as Europe/Copenhagen."
         ) from None
 
 
 def _proxies(value: Any) -> Mapping[str, str]:
-    proxies = _object({"proxies": value}, "proxies")
+    proxies = _object(value, "proxies")
     for scheme, url in proxies.items():
-        if scheme not in ("http", "https") or not isinstance(url, str) or not _has_host(url):
+        if scheme not in ("http", "https") or not _scheme(url):
             raise InvalidInput(
                 f"proxies.{scheme} is unusable; proxies takes "
                 '{"https": "http://proxy.example:3128"}, for https and http.'
@@ -234,15 +196,16 @@ def _proxies(value: Any) -> Mapping[str, str]:
     return proxies
 
 
-def _has_host(url: str) -> bool:
-    try:
-        return "://" in url and bool(urlsplit(url).hostname) and urlsplit(url).port != 0
-    except ValueError:
-        return False
-
-
 def _portal_url(value: Any) -> str:
-    url = str(value or DEFAULT_PORTAL_URL)
-    if not re.match(r"https?://[^/\s\[]", url):
-        raise InvalidInput(f"portal_url {url!r} is not an http(s) address.")
-    return url
+    if _scheme(value) not in ("http", "https"):
+        raise InvalidInput(f"portal_url {value!r} is not an http(s) address.")
+    return str(value)
+
+
+def _scheme(url: Any) -> str | None:
+    """Return the scheme of an address, ``None`` if it is none of a host."""
+    try:
+        parts = parse_url(str(url))
+    except LocationParseError:
+        return None
+    return parts.scheme if parts.host and parts.port != 0 else None

@@ -66,7 +66,7 @@ MODELS = "airflow.sdk, airflow.sdk.bases.sensor" if find_spec("airflow.sdk") els
 OURS = "airflow_provider_timextender"
 PARSED = ("operators", "sensors", "hooks")
 STEPS = {
-    "pure": f"{OURS}.verdict, {OURS}.connection",
+    "pure": f"{OURS}.submission, {OURS}.jobs_api",
     "provider info": f"{OURS}.provider_info",
     "Airflow": MODELS,  # which every DAG has imported
     **{module: f"{OURS}.{module}" for module in PARSED},

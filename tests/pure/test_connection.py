@@ -67,6 +67,10 @@ def test_r36_many_spellings_one_url(fields: dict[str, Any]) -> None:
         ({"host": "127.0.0.1", "schema": "http", "port": 80}, "http://127.0.0.1"),
         ({"host": "http://[::1]:81/x"}, "http://[::1]:81/x"),
         ({"host": "::1", "port": 8080}, "https://[::1]:8080"),
+        ({"host": "2001:db8::ff00:42:8329"}, "https://[2001:db8::ff00:42:8329]"),
+        ({"host": "http://127.1.2.3:81"}, "http://127.1.2.3:81"),
+        ({"host": "http://api.localhost"}, "http://api.localhost"),
+        ({"host": "b\xfccher.example/a%20b"}, "https://xn--bcher-kva.example/a%20b"),
     ],
 )
 def test_r36_ports_prefixes_and_loopback(fields: dict[str, Any], url: str) -> None:
@@ -84,6 +88,9 @@ def test_plain_http_elsewhere_needs_permission() -> None:
         given(host="http://api.example.com")
     with pytest.raises(InvalidInput, match="is plain http"):
         given(host="http://localhost.example.com")
+    for host in ("http://127.0.0.1.example.com", "http://example.com/localhost", "http://notlocalhost"):
+        with pytest.raises(InvalidInput, match="is plain http"):
+            given(host=host)
     with pytest.raises(InvalidInput, match="is plain http"):
         given({"allow_http": "false"}, host="api.example.com", schema="http")
     assert given({"allow_http": True}, host="http://api.example.com").base_url == "http://api.example.com"
@@ -94,6 +101,8 @@ def test_plain_http_elsewhere_needs_permission() -> None:
     [
         ("ftp://api.example.com", "scheme 'ftp'; use https"),
         ("https://me:pw@api.example.com", "must not hold a user name"),
+        ("https://me:pw@api example.com:port", "must not hold a user name"),
+        ("https://api.example.com\\@elsewhere.example", "must not hold a user name"),
         ("https://api.example.com/?key=1", "path prefix"),
         ("https://api.example.com/#x", "path prefix"),
         ("https://", "is not a domain"),
