@@ -21,6 +21,12 @@ pytestmark = [
     pytest.mark.skipif(not SHARES, reason="the live tests are written for Airflow 3.3 and later"),
 ]
 
+SETTINGS = {
+    # A worker that dies is missed after seconds, and not after minutes; so is one that is slow to start.
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "15",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
+}
+
 
 def test_r16_many_tasks_wait_on_one_poll_through_the_death_of_their_triggerer(
     airflow: Stack, simulator: Simulator
