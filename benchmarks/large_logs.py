@@ -95,8 +95,7 @@ def run(task: str, timeout: float, cap: float) -> None:
     """Run a task, and print as JSON for how many seconds it ran and how it ended."""
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what Airflow prints is no part of the answer
-    import airflow_provider_timextender.client  # noqa: F401 - so that no import counts
-
+    import airflow_provider_timextender.carrier  # noqa: F401 - so that no import counts
     from airflow_provider_timextender.operators import ExecuteJobOperator, LogsOperator
     from airflow_provider_timextender.sensors import JobStatusSensor
 

@@ -69,8 +69,7 @@ def _execution_id(number: int) -> str:
 
 def _ours(number: int, interval: float) -> BaseTrigger:
     # The others load their HTTP library with the trigger, this one with the first wait.
-    import airflow_provider_timextender.client  # noqa: F401
-
+    import airflow_provider_timextender.carrier  # noqa: F401
     from airflow_provider_timextender.simulator import Job
     from airflow_provider_timextender.triggers import JobExecutionTrigger
 
@@ -137,15 +136,12 @@ class Kind:
     :ivar trigger: returns the trigger for an execution's number and an interval.
     :ivar connection: returns the Airflow connection to a fake at a port.
     :ivar answer: how its fake answers; ``None`` if that is the provider's own simulator.
-    :ivar shares: uses Airflow's shared stream. :ivar most: the largest N that makes sense.
     """
 
     name: str
     trigger: Callable[[int, float], BaseTrigger]
     connection: Callable[[int], dict[str, Any]]
     answer: Callable[[str, bool], web.Response] | None = None
-    shares: bool = False
-    most: float = float("inf")
 
 
 def _timextender_connection(port: int) -> dict[str, Any]:
@@ -153,10 +149,7 @@ def _timextender_connection(port: int) -> dict[str, Any]:
 
 
 KINDS = {
-    "ours": Kind("TimeXtender", _ours, _timextender_connection, shares=True),
-    "alone": Kind(
-        "TimeXtender, own poll each (Airflow before 3.3)", _ours, _timextender_connection, most=500
-    ),
+    "ours": Kind("TimeXtender", _ours, _timextender_connection),
     "dbt": Kind(
         "dbt Cloud",
         _dbt,
@@ -334,33 +327,21 @@ class Waiting:
             self._asleep_since = now
 
     async def _start(self) -> None:
-        from airflow.triggers.shared_stream import SharedStreamManager
-
-        manager = SharedStreamManager()
         began = self._loop.time()
         for number in range(self._size):
             trigger = self._kind.trigger(number, self._interval)
-            self._tasks.add(self._loop.create_task(self._wait(trigger, number, manager)))
+            self._tasks.add(self._loop.create_task(self._wait(trigger)))
             await asyncio.sleep(max(0, began + self._spread * (number + 1) / self._size - self._loop.time()))
 
-    async def _wait(self, trigger: Any, number: int, manager: Any) -> None:
+    async def _wait(self, trigger: Any) -> None:
         import greenback
 
         await greenback.ensure_portal()
-        key = trigger.shared_stream_key() if self._kind.shares else None
         try:
-            if key is None:
-                events = trigger.run()
-            else:
-                shared = manager.subscribe(trigger_id=number, trigger=trigger, key=key)
-                events = trigger.filter_shared_stream(shared)
-            async for event in events:
+            async for event in trigger.run():
                 self.events.append((time.time(), self._problem(event.payload)))
         except Exception as error:  # noqa: BLE001 - whatever a package raises is told in the table
             self.events.append((time.time(), repr(error)))
-        finally:
-            if key is not None:
-                await manager.unsubscribe(number, key)
 
     @staticmethod
     def _problem(payload: Any) -> str:
@@ -604,9 +585,8 @@ def main() -> int:
         certify(Path(home))
         for size in given.sizes:
             for name in given.kinds:
-                if size <= KINDS[name].most:
-                    print(f"N={size}: {KINDS[name].name} ...", file=sys.stderr, flush=True)
-                    rows.append(measure(name, size, options, Path(home)))
+                print(f"N={size}: {KINDS[name].name} ...", file=sys.stderr, flush=True)
+                rows.append(measure(name, size, options, Path(home)))
     print(table(rows))
     print(f"\nInterval {options.interval:g} s, measured over {options.intervals} of them; ", end="")
     print("all started at once." if options.burst else "starts spread over one.")
