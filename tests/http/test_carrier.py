@@ -630,10 +630,10 @@ def test_an_answer_for_which_nobody_waits_any_more_does_no_harm(
 
 
 def test_where_no_thread_can_be_started_nothing_is_sent_and_the_next_call_goes_on(
-    simulator: Simulator, make: Callable[..., Carrier], mocker: Any
+    simulator: Simulator, make_carrier: Callable[..., Carrier], mocker: Any
 ) -> None:
     async def ask() -> None:
-        carrier = make()
+        carrier = make_carrier()
         start = mocker.patch.object(threading.Thread, "start", side_effect=RuntimeError("can't start"))
         for _ in range(CONNECTIONS + 1):
             with pytest.raises(errors.Unreachable, match="can't start") as caught:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,20 +15,24 @@ from airflow_provider_timextender.simulator import BLANK_TRIGGER_ID, Job, Simula
 from ..processes import histories
 
 
-def simulator(seed: int = 1) -> Simulator:
-    one = Simulator([Job("load")])
-    histories.name_the_same(one, seed)
-    one.world.queue(one.job("load"), 0.0)
-    one.run("load")
-    one.run("load", by="hand")
-    one.world.queue(one.job("load"), 0.0)
-    return one
+@contextmanager
+def simulator(seed: int = 1) -> Iterator[Simulator]:
+    with Simulator([Job("load")]) as one:
+        histories.name_the_same(one, seed)
+        one.world.queue(one.job("load"), 0.0)
+        one.run("load")
+        one.run("load", by="hand")
+        one.world.queue(one.job("load"), 0.0)
+        yield one
+
+
+def ids_of(seed: int) -> list[str]:
+    with simulator(seed) as one:
+        return [e.trigger_id for e in one.world.executions if e.by != "hand"]
 
 
 def test_executions_have_the_same_ids_each_time() -> None:
-    first, again, other = (
-        [e.trigger_id for e in simulator(seed).world.executions if e.by != "hand"] for seed in (1, 1, 2)
-    )
+    first, again, other = ids_of(1), ids_of(1), ids_of(2)
     assert first == again
     assert len({*first, *other}) == 6
 
@@ -46,18 +52,19 @@ def test_executions_have_the_same_ids_each_time() -> None:
     ],
 )
 def test_what_varies_has_a_name(text: str, plain: str) -> None:
-    one = simulator()
-    ids = [e.trigger_id for e in one.world.executions]
-    text = text.format(
-        ours=ids[3], other=ids[1], blank=BLANK_TRIGGER_ID, upper=ids[3].upper(), job=one.job("load").id
-    )
-    assert histories.Names(one).of({"a": [text]}) == {"a": [plain]}
+    with simulator() as one:
+        ids = [e.trigger_id for e in one.world.executions]
+        text = text.format(
+            ours=ids[3], other=ids[1], blank=BLANK_TRIGGER_ID, upper=ids[3].upper(), job=one.job("load").id
+        )
+        assert histories.Names(one).of({"a": [text]}) == {"a": [plain]}
 
 
 def test_what_is_measured_has_a_name() -> None:
     result = {"state": "succeeded", "start": "x", "end": None, "duration": 0.3}
     named = {"state": "succeeded", "start": "<start>", "end": None, "duration": "<duration>"}
-    assert histories.Names(simulator()).of(result) == named
+    with simulator() as one:
+        assert histories.Names(one).of(result) == named
 
 
 def test_what_is_drawn_is_written_without_what_is_usual() -> None:
@@ -74,7 +81,9 @@ def test_what_is_drawn_is_written_without_what_is_usual() -> None:
 
 
 def test_what_happened_is_told_by_try() -> None:
-    assert histories.what_happened(simulator(), []) == {
+    with simulator() as one:
+        happened = histories.what_happened(one, [])
+    assert happened == {
         "posts": [],
         "executions": [
             "<ours 1> succeeded",

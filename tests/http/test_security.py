@@ -232,8 +232,8 @@ DROPS = {
 def test_r18_an_answer_in_drops_is_an_error_after_four_timeouts(kind: str, answer: Answer) -> None:
     began = time.monotonic()
     with serving(answer) as server:
-        error = failure(kind, server.port, timeout=0.2)
-        assert 0.7 < time.monotonic() - began < 30
+        error = failure(kind, server.port, timeout=0.5)
+        assert 1.9 < time.monotonic() - began < 30
         server.heard.clear()
     assert "imeout" in str(error) or "timed out" in str(error)
     assert type(error) is (errors.SubmissionUncertain if kind == "submission" else errors.Unreachable)
