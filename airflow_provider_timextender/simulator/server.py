@@ -12,7 +12,12 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
 
-from aiohttp import web
+try:
+    from aiohttp import web
+except ImportError as error:
+    raise ImportError(
+        "The simulator needs aiohttp: pip install 'airflow-provider-timextender[simulator]'"
+    ) from error
 
 from airflow_provider_timextender.simulator.dialects import DIALECTS, Dialect, Reply, folded
 from airflow_provider_timextender.simulator.faults import Fault

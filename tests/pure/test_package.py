@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from importlib.metadata import entry_points, requires, version
 from pathlib import Path
 
@@ -36,7 +38,21 @@ def test_json_names_and_paths_of_the_api_stand_in_one_place() -> None:
 
 
 def test_what_is_imported_is_declared() -> None:
-    declared = {re.split(r"[<>=\[; ]", r)[0] for r in requires(DISTRIBUTION) or [] if "extra ==" not in r}
-    assert declared == {
-        "aiohttp", "apache-airflow", "apache-airflow-providers-common-compat", "requests", "tenacity"
-    }  # fmt: skip
+    declared, of_the_simulator = (
+        {re.split(r"[<>=\[; ]", r)[0] for r in requires(DISTRIBUTION) or [] if ("extra ==" in r) is is_extra}
+        for is_extra in (False, True)
+    )
+    assert declared == {"apache-airflow", "apache-airflow-providers-common-compat", "requests"}
+    assert of_the_simulator == {"aiohttp"}
+
+
+def test_only_the_simulator_needs_its_extra_and_says_how_to_get_it() -> None:
+    script = (
+        "import sys; sys.modules['aiohttp'] = None\n"
+        "import airflow_provider_timextender.carrier, airflow_provider_timextender.worlds\n"
+        "print('so far'); import airflow_provider_timextender.simulator"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout == "so far\n"
+    assert "ImportError: The simulator needs aiohttp: pip install " in done.stderr
+    assert f"'{DISTRIBUTION}[simulator]'" in done.stderr
