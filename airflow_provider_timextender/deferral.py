@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_timextender.ending import end_with
-from airflow_provider_timextender.inputs import span
 from airflow_provider_timextender.model import iso
+from airflow_provider_timextender.worlds import backstop
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_timextender.life import Limits
     from airflow_provider_timextender.verdict import Run
-
-BACKSTOP = timedelta(minutes=5)
-"""How long after its limit Airflow ends a wait that no triggerer has ended."""
-
-
-def backstop(seconds: float) -> timedelta:
-    """Return the limit that Airflow is given for a wait with a limit."""
-    return span(seconds) + BACKSTOP
 
 
 class DefersMixin(BaseOperator):

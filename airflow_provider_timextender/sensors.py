@@ -19,7 +19,7 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_timextender.deferral import DefersMixin, backstop
+from airflow_provider_timextender.deferral import DefersMixin
 from airflow_provider_timextender.ending import StartFromTrigger, StartTriggerArguments
 from airflow_provider_timextender.errors import ExecutionTimeout, TimeXtenderError, WaitTimeout
 from airflow_provider_timextender.hooks import TimeXtenderHook, no_vain_retry
@@ -27,7 +27,7 @@ from airflow_provider_timextender.inputs import NOT_GIVEN, NotGiven, span, to_ru
 from airflow_provider_timextender.jobs_api import LIST_OF
 from airflow_provider_timextender.life import Limits, Wait, run_through
 from airflow_provider_timextender.verdict import Run, Waiting, for_people, result_of
-from airflow_provider_timextender.worlds import Worker
+from airflow_provider_timextender.worlds import Worker, backstop
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
-from airflow_provider_timextender.deferral import BACKSTOP
 from airflow_provider_timextender.ending import can_end_task
 from airflow_provider_timextender.errors import ExecutionTimeout, TimeXtenderError, WaitTimeout
 from airflow_provider_timextender.hooks import TimeXtenderHook
@@ -22,7 +21,7 @@ from airflow_provider_timextender.model import find_job
 from airflow_provider_timextender.polling import shared_poll
 from airflow_provider_timextender.verdict import for_people, shorten
 from airflow_provider_timextender.watching import JobFinishedTrigger as JobFinishedTrigger
-from airflow_provider_timextender.worlds import Triggerer
+from airflow_provider_timextender.worlds import BACKSTOP, Triggerer
 
 MESSAGE_BYTES = 1500
 """The longest message in an event: with all else, an event stays below 2 KB."""

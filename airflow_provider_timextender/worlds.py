@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 from airflow_provider_timextender import life
 from airflow_provider_timextender.errors import InvalidInput, SubmissionUncertain
+from airflow_provider_timextender.inputs import span
 from airflow_provider_timextender.jobs_api import Call, job_status
 from airflow_provider_timextender.model import JobStatus, canonical
 from airflow_provider_timextender.submission import Record, Tries
@@ -29,6 +30,14 @@ RECORD_KEY = "timextender_submission"
 
 STATE_KEY = "timextender_execution"
 """Where Airflow's task state store shows what a waiting task last saw (Airflow 3.3 and later)."""
+
+BACKSTOP = timedelta(minutes=5)
+"""How long after its limit Airflow ends a wait that no triggerer has ended."""
+
+
+def backstop(seconds: float) -> timedelta:
+    """Return the limit that Airflow is given for a wait with a limit."""
+    return span(seconds) + BACKSTOP
 
 
 class Carries(Protocol):

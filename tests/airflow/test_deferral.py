@@ -360,8 +360,8 @@ def test_the_sensor_starts_on_a_worker_where_a_triggerer_could_not_do(arguments:
 def test_r22_the_limits_of_a_sensor_that_started_in_the_triggerer_count_from_its_start(
     simulator: Simulator,
 ) -> None:
-    from airflow_provider_timextender.deferral import BACKSTOP
     from airflow_provider_timextender.triggers import JobExecutionTrigger
+    from airflow_provider_timextender.worlds import BACKSTOP
 
     def trigger(end: datetime, execution_timeout: timedelta | None = None) -> Any:
         one: Any = JobExecutionTrigger(job_id=OTHER, timeout=600)
