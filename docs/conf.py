@@ -1,5 +1,8 @@
 """Sphinx configuration."""
 
+import sys
+from pathlib import Path
+
 from airflow_provider_timextender import __version__
 
 project = "airflow-provider-timextender"
@@ -7,8 +10,10 @@ author = "The airflow-provider-timextender authors"
 copyright = author
 release = version = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc"]
-exclude_patterns = ["_build"]
+sys.path.insert(0, str(Path(__file__).parent))
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "pictures"]
+exclude_patterns = ["_build", "_generated"]
 html_theme = "furo"
 html_title = "TimeXtender provider for Apache Airflow"
 
