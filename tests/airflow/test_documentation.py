@@ -7,10 +7,13 @@ import subprocess
 import sys
 
 import pytest
+from aiohttp import web
 from airflow.models.pool import Pool
 from airflow.providers.common.compat.sdk import DAG
 
+from airflow_provider_timextender import model
 from airflow_provider_timextender.hooks import TimeXtenderHook
+from airflow_provider_timextender.jobs_api import Call, _job, _job_path
 from airflow_provider_timextender.operators import ExecuteJobOperator
 from airflow_provider_timextender.sensors import JobStatusSensor
 from airflow_provider_timextender.simulator import Dialect, Fault, Job, Simulator
@@ -97,6 +100,34 @@ def test_the_load_in_a_dialect_of_ones_own(monkeypatch, context):
 
 
 # [dialect: end]
+
+
+def one_job(job_id: str) -> Call[model.Job]:
+    """One job."""
+    return Call("GET", _job_path(job_id), "job", lambda data, r: _job(r.object(data), r))
+
+
+class HookWithOneMore(TimeXtenderHook):
+    def get_one_job(self, job_id: str) -> model.Job:
+        """Return one job, with one request."""
+        return self._read(one_job(job_id))
+
+
+class SimulatorWithOneMore(Simulator):
+    async def _unknown(self, request: web.Request) -> web.StreamResponse:
+        self._record("unknown", request)
+        return web.json_response(self.dialect.write_jobs([self.job("Load HR")]).data[0])
+
+
+def test_an_endpoint_more_is_a_call_and_a_line_of_the_hook(monkeypatch):
+    with SimulatorWithOneMore([Job("Load HR")]) as simulator:
+        monkeypatch.setenv("AIRFLOW_CONN_TIMEXTENDER_DEFAULT", simulator.connection_json())
+        job_id = simulator.job("Load HR").id
+
+        job = HookWithOneMore().get_one_job(job_id)
+
+    assert (job.id, job.name) == (job_id, "Load HR")
+    assert [request.path for request in simulator.requests] == [f"/public/jobs/{job_id}"]
 
 
 def test_r21_the_pool_that_is_recommended_includes_deferred_tasks(airflow_db: None) -> None:

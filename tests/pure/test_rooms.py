@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from airflow_provider_timextender.submission import MOVES
 from docs import pictures
 
+PAGE = (Path(__file__).parents[2] / "docs/architecture.md").read_text()
 ALL = [room for rooms in pictures.LAYERS.values() for room in rooms]
 LAYER = {room: number for number, rooms in enumerate(pictures.LAYERS.values()) for room in rooms}
 
@@ -73,3 +76,15 @@ def test_each_room_says_in_its_first_line_what_it_is_for() -> None:
 
 def test_the_table_of_stages_has_each_move() -> None:
     assert [row.split(" | ")[1] for row in pictures.stages().splitlines()[2:]] == [move.by for move in MOVES]
+
+
+def test_each_name_on_the_page_is_in_the_code() -> None:
+    code = "\n".join(file.read_text() for file in pictures.PACKAGE.rglob("*.py"))
+    words = set(re.findall(r"\w+", code)) | set(ALL)
+    text = re.sub(r"```.*?```", "", PAGE, flags=re.DOTALL)
+    named = set(re.findall(r"(?<!\})`([A-Za-z_][\w./]*)(?:\(\))?`", text))
+    assert len(named) > 60
+    for name in sorted(named):
+        parts = re.split(r"[./]", re.sub(r"\.(py|md)$", "", name))
+        root = Path(pictures.__file__).parents[1]
+        assert (root / name).exists() or words.issuperset(filter(None, parts)), name
