@@ -52,7 +52,7 @@ class TimeXtenderHook(BaseHook):
         self.timextender_conn_id = timextender_conn_id
         self.max_unreachable = max_unreachable
         self.understood: set[str] = set()
-        """The subjects of calls to which the API has answered in the right shape, with whatever client."""
+        """The subjects of calls to which the API has answered in the right shape, whoever carried them."""
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
