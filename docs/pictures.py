@@ -124,8 +124,8 @@ LETTER = 7.9
 
 def picture() -> str:
     """Return the rooms as SVG, with the colours of the page around it."""
-    shown = not_implied(arrows())
-    rows = _rows(shown)
+    all_arrows = arrows()
+    shown, rows = not_implied(all_arrows), _rows(all_arrows)
     across = _across(rows, shown)
     height = (max(rows.values()) + 1) * ROW + 2 * MARGIN
     top = {room: height - MARGIN - (row + 1) * ROW + (ROW - BOX) / 2 for room, row in rows.items()}
@@ -137,18 +137,26 @@ def picture() -> str:
     return _SVG.format(width=WIDTH, height=height, drawn="\n".join(drawn))
 
 
-def _rows(shown: Arrows) -> dict[str, int]:
-    """Return the row of each room, from below: above all that it imports, and above all lower layers."""
+def _rows(all_arrows: Arrows) -> dict[str, int]:
+    """Return the row of each room, from below: above all that it imports, and above all lower layers.
+
+    :raises ValueError: if an arrow goes up or round.
+    """
     rows: dict[str, int] = {}
     for rooms in reversed(list(LAYERS.values())):
         floor = max(rows.values(), default=-1) + 1
         left = set(rooms)
+        up = {
+            f"{room} to {other}" for room in rooms for other in all_arrows[room].keys() - left - rows.keys()
+        }
+        if up:
+            raise ValueError(f"These arrows go up: {', '.join(sorted(up))}.")
         while left:
-            ready = {room for room in left if not left & shown[room].keys()}
+            ready = {room for room in left if not left & all_arrows[room].keys()}
             if not ready:
                 raise ValueError(f"These rooms import each other: {', '.join(sorted(left))}.")
             for room in sorted(ready):
-                rows[room] = max([floor, *(rows[other] + 1 for other in shown[room])])
+                rows[room] = max([floor, *(rows[other] + 1 for other in all_arrows[room])])
             left -= ready
     return rows
 

@@ -30,10 +30,14 @@ def test_no_arrow_goes_up_or_round() -> None:
     assert sum(map(len, arrows.values())) > 50
 
 
-def test_rooms_that_import_each_other_cannot_be_drawn() -> None:
-    shown = {**pictures.arrows(), "errors": {"model": False}}
+def test_arrows_that_go_round_or_up_cannot_be_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    arrows = pictures.arrows()
+    monkeypatch.setattr(pictures, "arrows", lambda: {**arrows, "errors": {"model": False}})
     with pytest.raises(ValueError, match=r"import each other: .*errors.*model"):
-        pictures._rows(shown)
+        pictures.picture()
+    monkeypatch.setattr(pictures, "arrows", lambda: {**arrows, "life": {"polling": True}})
+    with pytest.raises(ValueError, match=r"go up: life to polling\."):
+        pictures.picture()
 
 
 def test_what_is_below_the_worlds_knows_no_airflow_also_not_in_a_function() -> None:
