@@ -269,7 +269,7 @@ def parse_time(value: Any, zone: tzinfo = timezone.utc, *, fold: int = 0) -> dat
         if time.year in (1, 9999):
             return None
         return time.replace(tzinfo=time.tzinfo or zone, fold=fold).astimezone(timezone.utc)
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, OSError):  # OSError: a number that the platform has no date for
         return None
 
 
