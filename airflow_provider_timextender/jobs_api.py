@@ -16,33 +16,8 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
-from airflow_provider_timextender.errors import (
-    AnswerTooLarge,
-    ContractError,
-    InvalidInput,
-    RateLimited,
-    Refused,
-    ServerError,
-    TimeXtenderError,
-    UnreadableAnswer,
-)
-from airflow_provider_timextender.model import (
-    BLANK_GUID,
-    Execution,
-    ExecutionState,
-    Job,
-    JobState,
-    JobStatus,
-    Log,
-    Submission,
-    canonical,
-    guid,
-    is_guid,
-    parse_time,
-    plain,
-    short,
-)
-from airflow_provider_timextender.vocabulary import Vocabulary, fold
+from airflow_provider_timextender import errors, model
+from airflow_provider_timextender.vocabulary import Vocabulary, fold, is_code, override_hint
 
 T = TypeVar("T")
 
@@ -60,10 +35,6 @@ their room in it. Log entries are so large that an answer reaches its limit in b
 
 _MAX_MEMBERS = 1000
 """How many members a JSON object may have; those of the API have about ten."""
-
-
-def _found(data: Any) -> str:
-    return f"an object with the members {short(list(data))}" if isinstance(data, dict) else short(data)
 
 
 # --- reading -----------------------------------------------------------------------------------------
@@ -86,202 +57,191 @@ class Answer:
     too_large: bool = False
 
 
+_FIRST_TIME = datetime(1990, 1, 1, tzinfo=timezone.utc)
+"""No execution is older; what is earlier is what a date has before somebody sets it, 1900 or 1970, say."""
+
+_OF_EXECUTIONS = ("execution.start", "execution.end", "execution.logs")
+
+
 @dataclass(frozen=True)
-class _Reader:
-    """Takes values out of one answer, and knows what to say when they are not there."""
+class _Parser:
+    """Takes typed objects out of one answer, and knows what to say when they are not there."""
 
     vocabulary: Vocabulary
     zone: tzinfo
     where: str
 
+    # What a JSON object stands for
+
+    def job(self, obj: Mapping[str, Any]) -> model.Job:
+        return model.Job(self.needed_guid(obj, "job.id"), self.text(obj, "job.name"), obj)
+
+    def status(self, obj: Mapping[str, Any], job_id: str | None = None) -> model.JobStatus:
+        job_id = job_id or self.needed_guid(obj, "status.job_id")
+        state, problem = self.meaning(obj, "status.state", "statuses")
+        return model.JobStatus(job_id, model.JobState(state) if state else None, problem, obj)
+
+    def submission(self, obj: Mapping[str, Any], job_id: str) -> model.Submission:
+        message = self.text(obj, "submission.message")
+        return model.Submission(
+            job_id=job_id,
+            trigger_id=self.needed_guid(obj, "submission.trigger_id"),
+            message=model.plain(message[:1000]) if message is not None else None,
+            raw=obj,
+        )
+
+    def log(self, obj: Mapping[str, Any]) -> model.Log:
+        return model.Log(
+            time=self.time(obj, "log.time")[0],
+            severity=self.vocabulary.meaning("severities", self.vocabulary.member(obj, "log.severity")),
+            message=self.text(obj, "log.message") or "",
+            trigger_id=self.trigger_id(obj, "log.trigger_id"),
+            raw=obj,
+        )
+
+    def execution(self, obj: Mapping[str, Any], job_id: str) -> model.Execution:
+        if self.has(obj, "log.time", "log.severity") and not self.has(obj, *_OF_EXECUTIONS):
+            raise errors.ContractError(
+                f"{self.where}: expected executions, each with its log in it, and found a log entry among "
+                f"them, with the members {model.short(list(obj))}. If it is an execution, name its members "
+                f"as vocabulary.fields.{', .'.join(_OF_EXECUTIONS)} in the extra of the connection."
+            )
+        logs = tuple(map(self.log, self.objects(self.vocabulary.member(obj, "execution.logs"))))
+        start, start_problem = self.time(obj, "execution.start")
+        end, end_problem = self.time(obj, "execution.end")
+        if start is not None and end is not None and end < start:
+            # When clocks are set back, an hour of local times comes twice; this end is in the second then, or
+            # is none: a date that nobody has set yet.
+            second = model.parse_time(self.vocabulary.member(obj, "execution.end"), self.zone, fold=1)
+            end = second if second is not None and second >= start else None
+        state, problem = self.execution_state(obj, ended=end is not None)
+        return model.Execution(
+            job_id=job_id,
+            trigger_id=_trigger_id_of(self.trigger_id(obj, "execution.trigger_id"), logs),
+            state=state,
+            start=start,
+            end=end,
+            message=self.text(obj, "execution.message"),
+            logs=logs,
+            problem=problem,
+            start_problem=start_problem,
+            end_problem=end_problem,
+            raw=obj,
+        )
+
+    def execution_state(
+        self, obj: Mapping[str, Any], *, ended: bool
+    ) -> tuple[model.ExecutionState | None, str | None]:
+        word, problem = self.meaning(obj, "execution.state", "states")
+        if word is None:
+            return None, problem
+        state = model.ExecutionState(word)
+        code = self.words(obj, "execution.state")[0]
+        if state is model.ExecutionState.RUNNING or ended or not is_code(str(code)):
+            return state, None
+        # It may be the default of a number that nobody has set yet.
+        said = f"execution.state is {model.short(code)}, and a number says nothing while there is no end."
+        return None, f"{said} {self.missing(obj, 'execution.end')}"
+
+    # What one of its members holds
+
     def objects(self, data: Any) -> list[Mapping[str, Any]]:
         if data is None:  # how a server may say "nothing"; never a final answer about an execution
             return []
         if not isinstance(data, list):
-            raise ContractError(f"{self.where}: expected a JSON array, found {_found(data)}.")
+            raise self.unexpected("array", data)
         return [self.object(item) for item in data]
 
     def object(self, data: Any) -> Mapping[str, Any]:
         if not isinstance(data, dict):
-            raise ContractError(f"{self.where}: expected a JSON object, found {_found(data)}.")
+            raise self.unexpected("object", data)
         if len(data) > _MAX_MEMBERS:
-            raise ContractError(
+            raise errors.ContractError(
                 f"{self.where}: a JSON object has {len(data)} members, more than {_MAX_MEMBERS}."
             )
         return data
 
-    def get(self, obj: Mapping[str, Any], entry: str) -> Any:
-        return self.vocabulary.member(obj, entry)
+    def unexpected(self, wanted: str, data: Any) -> errors.ContractError:
+        members = "an object with the members " if isinstance(data, dict) else ""
+        found = members + model.short(list(data) if members else data)
+        return errors.ContractError(f"{self.where}: expected a JSON {wanted}, found {found}.")
+
+    def has(self, obj: Mapping[str, Any], *entries: str) -> bool:
+        names = {fold(name) for name in obj}
+        return any(names.intersection(self.vocabulary.names[entry]) for entry in entries)
 
     def text(self, obj: Mapping[str, Any], entry: str) -> str | None:
-        value = self.get(obj, entry)
+        value = self.vocabulary.member(obj, entry)
         # JSON can hold half of a surrogate pair, which no log and no database can.
         return None if value is None else str(value).encode(errors="replace").decode()
 
-    def time(self, obj: Mapping[str, Any], entry: str) -> tuple[datetime | None, str | None]:
-        """Return a time, or None and why one that is there is not understood."""
-        value = self.get(obj, entry)
-        time = parse_time(value, self.zone)
-        if _is_no_time(value) or (time is not None and time < _FIRST_TIME):
-            return None, None
-        if time is not None:
-            return time, None
-        return None, (
-            f"{entry} is {short(value)}, which is no time that is understood (ISO 8601 is). If another "
-            f'member holds it, set {{"vocabulary": {{"fields": {{"{entry}": "..."}}}}}} in the extra of the '
-            "connection."
-        )
+    def trigger_id(self, obj: Mapping[str, Any], entry: str) -> str | None:
+        """Return a trigger id as it is written, as far as it can stand in messages; ``None`` for none."""
+        value = self.vocabulary.member(obj, entry)
+        return None if value is None else ascii(str(value).strip()[:200])[1:-1] or None
 
     def needed_guid(self, obj: Mapping[str, Any], entry: str) -> str:
-        value = self.get(obj, entry)
+        value = self.vocabulary.member(obj, entry)
         if value is None:
-            raise ContractError(f"{self.where}: {self.missing(obj, entry)}")
+            raise errors.ContractError(f"{self.where}: {self.missing(obj, entry)}")
         try:
-            return guid(value, entry)
-        except InvalidInput as error:
-            raise ContractError(
-                f"{self.where}: {error} If another member holds it, "
-                f"override vocabulary.fields.{entry} in the extra of the connection."
-            ) from None
+            return model.guid(value, entry)
+        except errors.InvalidInput as error:
+            raise errors.ContractError(f"{self.where}: {error} {override_hint('it', entry)}") from None
+
+    def time(self, obj: Mapping[str, Any], entry: str) -> tuple[datetime | None, str | None]:
+        """Return a time, or None and why one that is there is not understood."""
+        value = self.vocabulary.member(obj, entry)
+        time = model.parse_time(value, self.zone)
+        if time is not None:
+            return (time if time >= _FIRST_TIME else None), None
+        if model.is_unset(value):
+            return None, None
+        said = f"{entry} is {model.short(value)}, which is no time that is understood (ISO 8601 is)."
+        return None, f"{said} {override_hint('it', entry)}"
+
+    def words(self, obj: Mapping[str, Any], entry: str) -> list[Any]:
+        return [word for word in self.vocabulary.members(obj, entry) if word != ""]
 
     def meaning(self, obj: Mapping[str, Any], entry: str, section: str) -> tuple[str | None, str | None]:
         """Return the meaning of a word, or None and the problem with it."""
-        words = [word for word in self.vocabulary.members(obj, entry) if word != ""]
+        words = self.words(obj, entry)
         if not words:
             return None, self.missing(obj, entry)
-        word, meaning = words[0], self.vocabulary.meaning(section, words[0])
-        if {meaning, *(self.vocabulary.meaning(section, other) for other in words)} - {meaning, None}:
-            return None, f"{entry} is told in several ways that contradict each other: {short(words)}."
+        meaning, *others = (self.vocabulary.meaning(section, word) for word in words)
+        if set(others) - {meaning, None}:
+            return None, f"{entry} is told in several ways that contradict each other: {model.short(words)}."
         if meaning is not None:
             return meaning, None
         table = self.vocabulary.spellings[section].items()
-        known = "; ".join(f"{entry}: {', '.join(words)}" for entry, words in table)
+        understood = "; ".join(f"{one}: {', '.join(spellings)}" for one, spellings in table)
         return None, (
-            f"{entry} is {short(word)}, a word in no table (known: {known}). If you know what it "
-            f'means, set {{"vocabulary": {{"{section}": ...}}}} in the extra of the connection.'
+            f"{entry} is {model.short(words[0])}, a word in no table (known: {understood}). If you know what "
+            f'it means, set {{"vocabulary": {{"{section}": ...}}}} in the extra of the connection.'
         )
 
     def missing(self, obj: Mapping[str, Any], entry: str) -> str:
         expected = ", ".join(self.vocabulary.spellings["fields"][entry])
         return (
-            f"no value for {entry}. Found the members {short(list(obj))}, expected one of "
-            f'{expected}. If it is called otherwise, set {{"vocabulary": {{"fields": '
-            f'{{"{entry}": "..."}}}}}} in the extra of the connection.'
+            f"no value for {entry}. Found the members {model.short(list(obj))}, expected one of {expected}. "
+            f'If it is called otherwise, set {{"vocabulary": {{"fields": {{"{entry}": "..."}}}}}} in the '
+            "extra of the connection."
         )
 
 
-def _job(obj: Mapping[str, Any], reader: _Reader) -> Job:
-    return Job(reader.needed_guid(obj, "job.id"), reader.text(obj, "job.name"), obj)
-
-
-def _job_status(obj: Mapping[str, Any], reader: _Reader, job_id: str | None = None) -> JobStatus:
-    found = job_id or reader.needed_guid(obj, "status.job_id")
-    state, problem = reader.meaning(obj, "status.state", "statuses")
-    return JobStatus(found, JobState(state) if state else None, problem, obj)
-
-
-def _submission(obj: Mapping[str, Any], reader: _Reader, job_id: str) -> Submission:
-    message = reader.text(obj, "submission.message")
-    return Submission(
-        job_id=job_id,
-        trigger_id=reader.needed_guid(obj, "submission.trigger_id"),
-        message=plain(message[:1000]) if message is not None else None,
-        raw=obj,
-    )
-
-
-def _log(obj: Mapping[str, Any], reader: _Reader) -> Log:
-    return Log(
-        time=reader.time(obj, "log.time")[0],
-        severity=reader.vocabulary.meaning("severities", reader.get(obj, "log.severity")),
-        message=reader.text(obj, "log.message") or "",
-        trigger_id=_trigger_id(reader.get(obj, "log.trigger_id")),
-        raw=obj,
-    )
-
-
-def _execution(obj: Mapping[str, Any], reader: _Reader, job_id: str) -> Execution:
-    _refuse_an_entry(obj, reader)
-    logs = tuple(_log(item, reader) for item in reader.objects(reader.get(obj, "execution.logs")))
-    start, start_problem = reader.time(obj, "execution.start")
-    end, end_problem = reader.time(obj, "execution.end")
-    if start is not None and end is not None and end < start:
-        # When clocks are set back, an hour of local times comes twice; this end is in the second then, or is
-        # none: a date that nobody has set yet.
-        second = parse_time(reader.get(obj, "execution.end"), reader.zone, fold=1)
-        end = second if second is not None and second >= start else None
-    state, problem = reader.meaning(obj, "execution.state", "states")
-    word = next((w for w in reader.vocabulary.members(obj, "execution.state") if w != ""), None)
-    if state not in (None, "running") and end is None and _is_code(word):
-        # It may be the default of a number that nobody has set yet.
-        code = f"execution.state is {short(word)}, and a number says nothing while there is no end."
-        state, problem = None, f"{code} {reader.missing(obj, 'execution.end')}"
-    return Execution(
-        job_id=job_id,
-        trigger_id=_trigger_id_of(reader.get(obj, "execution.trigger_id"), logs),
-        state=ExecutionState(state) if state else None,
-        start=start,
-        end=end,
-        message=reader.text(obj, "execution.message"),
-        logs=logs,
-        problem=problem,
-        start_problem=start_problem,
-        end_problem=end_problem,
-        raw=obj,
-    )
-
-
-_OF_EXECUTIONS = ("execution.start", "execution.end", "execution.logs")
-
-
-def _refuse_an_entry(obj: Mapping[str, Any], reader: _Reader) -> None:
-    """Refuse a log entry that stands where an execution is expected."""
-    names = {fold(name) for name in obj}
-    spelled = reader.vocabulary.names
-    if any(names.intersection(spelled[entry]) for entry in _OF_EXECUTIONS):
-        return
-    if any(names.intersection(spelled[entry]) for entry in ("log.time", "log.severity")):
-        raise ContractError(
-            f"{reader.where}: expected executions, each with its log in it, and found a log entry among "
-            f"them, with the members {short(list(obj))}. If it is an execution, name its members as "
-            f"vocabulary.fields.{', .'.join(_OF_EXECUTIONS)} in the extra of the connection."
-        )
-
-
-def _is_code(word: Any) -> bool:
-    return re.fullmatch(r"\s*-?\d+\s*", str(word)) is not None
-
-
-_FIRST_TIME = datetime(1990, 1, 1, tzinfo=timezone.utc)
-"""No execution is older; what is earlier is what a date has before somebody sets it, 1900 or 1970, say."""
-
-
-def _is_no_time(value: Any) -> bool:
-    """Tell whether a value says "not yet": nothing, zero, or the first or last year of .NET."""
-    if isinstance(value, (int, float)):
-        return value <= 0
-    return value is None or str(value).strip() in ("", "0", "00:00:00") or bool(_NO_TIME.match(str(value)))
-
-
-_NO_TIME = re.compile(r"0001-|9999-|01/01/0001|/Date\((0|-\d+)\)")
-
-
-def _trigger_id(value: Any) -> str | None:
-    """Return a trigger id as it is written, as far as it can stand in messages; ``None`` for none."""
-    text = ascii(str(value).strip()[:200])[1:-1]
-    return text if value is not None and text else None
-
-
-def _trigger_id_of(own: Any, logs: Sequence[Log]) -> str | None:
+def _trigger_id_of(own: str | None, logs: Sequence[model.Log]) -> str | None:
     # The trigger id is "attached to the created logs" (documented); whether the execution itself carries it
     # too is not said. Where it does, that decides, unless it is the blank one that stands for none.
     # Entries that do not agree on one tell nothing.
-    own_id, entries = _trigger_id(own), dict.fromkeys(log.trigger_id for log in logs)
-    for ids in ([own_id], entries):
-        named = [id_ for id_ in ids if id_ and is_guid(id_) and canonical(id_) != BLANK_GUID]
+    entries = dict.fromkeys(log.trigger_id for log in logs)
+    for ids in ([own], entries):
+        named = [
+            id_ for id_ in ids if id_ and model.is_guid(id_) and model.canonical(id_) != model.BLANK_GUID
+        ]
         if named:
-            return named[0] if len(set(map(canonical, named))) == 1 else None
-    return BLANK_GUID if any(id_ and canonical(id_) == BLANK_GUID for id_ in (own_id, *entries)) else None
+            return named[0] if len(set(map(model.canonical, named))) == 1 else None
+    blank = any(id_ and model.canonical(id_) == model.BLANK_GUID for id_ in (own, *entries))
+    return model.BLANK_GUID if blank else None
 
 
 # --- calls -------------------------------------------------------------------------------------------
@@ -300,7 +260,7 @@ class Call(Generic[T]):
     method: str
     path: str
     subject: str
-    parse: Callable[[Any, _Reader], T] = field(repr=False)
+    parse: Callable[[_Parser, Any], T] = field(repr=False)
     absent: Callable[[], T] | None = field(repr=False, default=None)
     limit: int = _MIB
 
@@ -315,86 +275,78 @@ _LOG_LIMIT = 64 * _MIB
 """Two hundred thousand log entries of 300 bytes each: a job's log comes whole, whatever its age."""
 
 
-def list_jobs() -> Call[list[Job]]:
+def list_jobs() -> Call[list[model.Job]]:
     """All jobs of the organisation."""
-    return Call(
-        "GET",
-        "/public/jobs",
-        "jobs",
-        lambda data, r: [_job(o, r) for o in r.objects(data)],
-        limit=_LIST_LIMIT,
-    )
+
+    def parse(parser: _Parser, data: Any) -> list[model.Job]:
+        return [parser.job(obj) for obj in parser.objects(data)]
+
+    return Call("GET", "/public/jobs", "jobs", parse, limit=_LIST_LIMIT)
 
 
-def execute_job(job_id: str) -> Call[Submission]:
+def execute_job(job_id: str) -> Call[model.Submission]:
     """Queue a job. Not idempotent: sent twice, it runs the load twice."""
-    return Call(
-        "POST",
-        f"{_job_path(job_id)}/execute",
-        "receipt",
-        lambda data, r: _submission(r.object(data), r, job_id),
-    )
+
+    def parse(parser: _Parser, data: Any) -> model.Submission:
+        return parser.submission(parser.object(data), job_id)
+
+    return Call("POST", f"{_path(job_id)}/execute", "receipt", parse)
 
 
-def job_status(job_id: str) -> Call[JobStatus]:
+def job_status(job_id: str) -> Call[model.JobStatus]:
     """What one job is doing."""
-    return Call(
-        "GET",
-        f"{_job_path(job_id)}/status",
-        "status",
-        lambda data, r: _job_status(r.object(data), r, job_id),
-    )
+
+    def parse(parser: _Parser, data: Any) -> model.JobStatus:
+        return parser.status(parser.object(data), job_id)
+
+    return Call("GET", f"{_path(job_id)}/status", "status", parse)
 
 
-def all_job_statuses() -> Call[list[JobStatus]]:
+def all_job_statuses() -> Call[list[model.JobStatus]]:
     """What every job of the organisation is doing, in one answer."""
-    return Call(
-        "GET",
-        "/public/jobs/status",
-        "statuses",
-        lambda data, r: [_job_status(o, r) for o in r.objects(data)],
-        limit=_LIST_LIMIT,
-    )
+
+    def parse(parser: _Parser, data: Any) -> list[model.JobStatus]:
+        return [parser.status(obj) for obj in parser.objects(data)]
+
+    return Call("GET", "/public/jobs/status", "statuses", parse, limit=_LIST_LIMIT)
 
 
-def job_logs(job_id: str, trigger_id: str | None = None) -> Call[list[Execution]]:
+def job_logs(job_id: str, trigger_id: str | None = None) -> Call[list[model.Execution]]:
     """A job's executions with their logs; with a trigger id, what the API shows when asked for that one.
 
     It is not documented whether the filter leaves out executions, or only entries of them. So whoever wants
-    the one execution asks each whether it is (:meth:`Execution.is_under`).
+    the one execution asks each whether it is (:meth:`~.model.Execution.is_under`).
     """
-    path = f"{_job_path(job_id)}/logs"
+
+    def parse(parser: _Parser, data: Any) -> list[model.Execution]:
+        return [parser.execution(obj, job_id) for obj in parser.objects(data)]
+
+    path = f"{_path(job_id)}/logs"
     if trigger_id is not None:
         path += f"/{_in_path(trigger_id, 'trigger id')}"
-    return Call(
-        "GET",
-        path,
-        "log",
-        lambda data, r: [_execution(o, r, job_id) for o in r.objects(data)],
-        limit=_LOG_LIMIT,
-    )
+    return Call("GET", path, "log", parse, limit=_LOG_LIMIT)
 
 
-def executions_so_far(job_id: str) -> Call[list[Execution]]:
+def executions_so_far(job_id: str) -> Call[list[model.Execution]]:
     """A job's executions without their logs, which take most of the memory; a 404 means that it has none."""
 
-    def parse(data: Any, reader: _Reader) -> list[Execution]:
-        return [replace(_execution(o, reader, job_id), logs=(), raw={}) for o in reader.objects(data)]
+    def parse(parser: _Parser, data: Any) -> list[model.Execution]:
+        return [replace(parser.execution(obj, job_id), logs=(), raw={}) for obj in parser.objects(data)]
 
     return replace(job_logs(job_id), parse=parse, absent=list)
 
 
-def if_any(call: Call[list[Execution]]) -> Call[list[Execution]]:
+def if_any(call: Call[list[model.Execution]]) -> Call[list[model.Execution]]:
     """A call for executions that may not show yet: a 404 means that, too."""
     return replace(call, absent=list)
 
 
-def _job_path(job_id: str) -> str:
+def _path(job_id: str) -> str:
     return f"/public/jobs/{_in_path(job_id, 'job id')}"
 
 
 def _in_path(id_: str, what: str) -> str:
-    return quote(guid(id_, what), safe="")
+    return quote(model.guid(id_, what), safe="")
 
 
 def read(call: Call[T], answer: Answer, vocabulary: Vocabulary, zone: tzinfo = timezone.utc) -> T:
@@ -412,19 +364,20 @@ def read(call: Call[T], answer: Answer, vocabulary: Vocabulary, zone: tzinfo = t
         raise error_for(answer)
     many = _too_many(answer.body)
     if (problem := answer.problem or many) is not None:
-        kind = AnswerTooLarge if answer.too_large or many else UnreadableAnswer
+        kind = errors.AnswerTooLarge if answer.too_large or many else errors.UnreadableAnswer
+        advice = _LOG_ADVICE if call.subject == "log" else ""
         raise kind(
             f"{answer.where}: HTTP {answer.status}, but the body is not read: {problem}. "
-            f"{_LOG_ADVICE if call.subject == 'log' else ''}It begins: {excerpt(answer)}"
+            f"{advice}It begins: {excerpt(answer)}"
         )
     try:
         data = None if answer.status == 204 else json.loads(answer.body, object_pairs_hook=_object)
-        return call.parse(data, _Reader(vocabulary, zone, answer.where))
-    except ContractError as error:
+        return call.parse(_Parser(vocabulary, zone, answer.where), data)
+    except errors.ContractError as error:
         error.args = (f"{error} The answer was HTTP {answer.status}: {excerpt(answer)}",)
         raise
     except (ValueError, RecursionError):
-        raise UnreadableAnswer(
+        raise errors.UnreadableAnswer(
             f"{answer.where}: HTTP {answer.status}, but the body is not JSON: {excerpt(answer)}"
         ) from None
 
@@ -453,28 +406,31 @@ def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
     return {name: v[0] if v.count(v[0]) == len(v) else v for name, v in told.items()}
 
 
-def error_for(answer: Answer) -> TimeXtenderError:
+def error_for(answer: Answer) -> errors.TimeXtenderError:
     """Choose the error for an answer whose status is no success."""
-    if answer.status == 429:
-        return RateLimited(_said(answer, "Too many requests."), retry_after=_retry_after(answer))
-    if answer.status < 200 or answer.status in _UNFINISHED:
-        return ServerError(_said(answer, "It is no final answer."), retry_after=_retry_after(answer))
-    if answer.status >= 500:
-        return ServerError(_said(answer, "The server failed."), retry_after=_retry_after(answer))
-    if 300 <= answer.status < 400:
-        host = _HOST.match(answer.headers.get("location", ""))
-        hint = (
-            f"It redirects to {short(host[1]) if host else 'another path'}, and redirects are not "
-            "followed, so that the API key stays with its host. Check the Domain of the connection."
-        )
-    elif answer.status in (401, 403):
-        hint = "The API key was refused. Check the API key (password) of the connection."
-    elif answer.status == 404:
-        hint = "No such job, or the Domain of the connection is not that of the TimeXtender API."
-    else:
-        hint = "The request was refused."
-    return Refused(_said(answer, hint), status=answer.status)
+    status = answer.status
+    if status == 429:
+        return errors.RateLimited(_said(answer, "Too many requests."), retry_after=_retry_after(answer))
+    if status < 200 or status in _UNFINISHED or status >= 500:
+        hint = "The server failed." if status >= 500 else "It is no final answer."
+        return errors.ServerError(_said(answer, hint), retry_after=_retry_after(answer))
+    hint = _redirects(answer) if status < 400 else _HINTS.get(status, "The request was refused.")
+    return errors.Refused(_said(answer, hint), status=status)
 
+
+def _redirects(answer: Answer) -> str:
+    host = _HOST.match(answer.headers.get("location", ""))
+    return (
+        f"It redirects to {model.short(host[1]) if host else 'another path'}, and redirects are not "
+        "followed, so that the API key stays with its host. Check the Domain of the connection."
+    )
+
+
+_HINTS = {
+    401: "The API key was refused. Check the API key (password) of the connection.",
+    403: "The API key was refused. Check the API key (password) of the connection.",
+    404: "No such job, or the Domain of the connection is not that of the TimeXtender API.",
+}
 
 MAX_RETRY_AFTER = 900.0
 """The longest ``Retry-After`` in seconds that is believed; some servers send a date's number there."""
@@ -491,7 +447,7 @@ def _said(answer: Answer, hint: str) -> str:
 
 def excerpt(answer: Answer) -> str:
     """The first 500 characters of a body, for messages."""
-    text = plain(answer.body[: 8 * _EXCERPT_LENGTH].decode("utf-8", errors="replace").strip())
+    text = model.plain(answer.body[: 8 * _EXCERPT_LENGTH].decode("utf-8", errors="replace").strip())
     return (text[:_EXCERPT_LENGTH] + "...") if len(text) > _EXCERPT_LENGTH else text or "(nothing)"
 
 

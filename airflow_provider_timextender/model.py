@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timezone, tzinfo
 from enum import Enum, StrEnum
@@ -228,18 +228,16 @@ def find_job(jobs: Sequence[Job], name: str) -> Job:
     if len(matches) == 1:
         return matches[0]
     if matches:
-        ids = _some([job.id for job in matches])
+        ids = _listed([job.id for job in matches])
         raise InvalidInput(f"{len(matches)} jobs are named {name!r}: {ids}. Give the job id instead.")
-    raise InvalidInput(f"No job is named {name!r}. Jobs: {_names(jobs) or 'none'}.")
+    names = sorted({job.name for job in jobs if job.name})
+    raise InvalidInput(f"No job is named {name!r}. Jobs: {_listed([short(one) for one in names])}.")
 
 
-def _names(jobs: Iterable[Job]) -> str:
-    return _some([short(name) for name in sorted({job.name for job in jobs if job.name})])
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:20])
-    return f"{shown} and {len(names) - 20} more" if len(names) > 20 else shown
+def _listed(items: Sequence[str]) -> str:
+    """Return the first twenty of some items in words."""
+    shown = ", ".join(items[:20]) or "none"
+    return f"{shown} and {len(items) - 20} more" if len(items) > 20 else shown
 
 
 def iso(time: datetime | None) -> str | None:
@@ -247,8 +245,24 @@ def iso(time: datetime | None) -> str | None:
     return time.isoformat() if time else None
 
 
+_UNSET = re.compile(r"|0|00:00:00|(0001|9999)(-|W|\d{4}(\D|$)).*|01/01/0001.*|/Date\((0|-\d+)\).*", re.DOTALL)
+"""What says of a time that nobody has set it yet: nothing, zero, or the first or last year of .NET."""
+
+_NET_DATE = re.compile(r"/Date\((-?\d{1,17})(?:[+-]\d{4})?\)/")
+
+_FIRST_EPOCH = 100_000_000
+"""Seconds since 1970 (March 1973) from which on a number is taken for a time."""
+
+
+def is_unset(value: Any) -> bool:
+    """Tell whether what stands for a time says that there is none yet."""
+    if isinstance(value, (int, float)):
+        return value <= 0
+    return value is None or _UNSET.fullmatch(str(value).strip()) is not None
+
+
 def parse_time(value: Any, zone: tzinfo = timezone.utc, *, fold: int = 0) -> datetime | None:
-    """Return a time in UTC, ``None`` for what is no time, the years 1 and 9999 of .NET among that.
+    """Return a time in UTC, ``None`` for what is no time or says that there is none yet.
 
     :param value: ISO 8601; or as JSON of .NET and JavaScript has it: ``/Date(1764057600000)/``, or a number
         of seconds or milliseconds since 1970.
@@ -258,25 +272,16 @@ def parse_time(value: Any, zone: tzinfo = timezone.utc, *, fold: int = 0) -> dat
     try:
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             return _from_epoch(float(value))
-        if not isinstance(value, str) or len(value) > 100:
+        if not isinstance(value, str) or len(value) > 100 or is_unset(value):
             return None
         if epoch := _NET_DATE.fullmatch(value.strip()):
             return _from_epoch(float(epoch[1]) / 1000)
         # Python reads no "z", and no space between a fraction and the offset, as SQL Server writes it.
         text = re.sub(r"[zZ]$", "+00:00", value.strip())
-        text = re.sub(r"(\.\d+) +(?=[+-])", r"\1", text)
-        time = datetime.fromisoformat(text)
-        if time.year in (1, 9999):
-            return None
+        time = datetime.fromisoformat(re.sub(r"(\.\d+) +(?=[+-])", r"\1", text))
         return time.replace(tzinfo=time.tzinfo or zone, fold=fold).astimezone(timezone.utc)
     except (ValueError, OverflowError, OSError):  # OSError: a number that the platform has no date for
         return None
-
-
-_NET_DATE = re.compile(r"/Date\((-?\d{1,17})(?:[+-]\d{4})?\)/")
-
-_FIRST_EPOCH = 100_000_000
-"""Seconds since 1970 (March 1973) from which on a number is taken for a time."""
 
 
 def _from_epoch(number: float) -> datetime | None:

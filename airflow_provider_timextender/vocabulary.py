@@ -96,6 +96,18 @@ _SECTIONS: Mapping[str, Mapping[str, Names]] = {
 }
 
 
+def override_hint(value: str, entry: str) -> str:
+    """Say what to do if the API holds a value under a name that is not in the table."""
+    return (
+        f"If another member holds {value}, override vocabulary.fields.{entry} in the extra of the connection."
+    )
+
+
+def is_code(word: str) -> bool:
+    """Tell whether a word is a whole number."""
+    return re.fullmatch(r"\s*-?\d+\s*", word) is not None
+
+
 def fold(word: str) -> str:
     """Return a word as it is compared: without regard to case, ``_``, ``-`` and spaces."""
     # A long one is no name of the API's, and is not kept.
@@ -104,9 +116,8 @@ def fold(word: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _folded(word: str) -> str:
-    if re.fullmatch(r"\s*-?\d+\s*", word):  # in a code, the sign means something
-        return word.strip()
-    return re.sub(r"[\s_-]", "", word).lower()
+    # In a code, the sign means something.
+    return word.strip() if is_code(word) else re.sub(r"[\s_-]", "", word).lower()
 
 
 @dataclass(frozen=True)

@@ -651,7 +651,8 @@ def test_times_of_net_are_read(moment: datetime, offset: str, digits: int) -> No
 
 
 @pytest.mark.parametrize(
-    "value", [None, 7, 1e20, 1e300, "", "soon", "0001-01-01T00:00:00", "9999-12-31T23:59:59-10:00"]
+    "value",
+    [None, 7, 1e20, 1e300, "", "soon", "0001-01-01T00:00:00", "9999-12-31T23:59:59-10:00", "99991231"],
 )
 def test_what_is_no_time_is_none(value: Any) -> None:
     assert model.parse_time(value) is None
