@@ -15,6 +15,7 @@ import logging
 import math
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property, partial
@@ -281,10 +282,18 @@ class Wait:
     :ivar run: what is waited for, and what is remembered of it.
     :param looked: a look has succeeded before, here or elsewhere. :param just: it was a moment ago, so that
         the log of a busy job is not worth another look at once.
+    :param here: it goes on here until it is over, and is not handed over.
     """
 
     def __init__(
-        self, world: World, run: Run, limits: Limits, *, looked: bool = False, just: bool = False
+        self,
+        world: World,
+        run: Run,
+        limits: Limits,
+        *,
+        looked: bool = False,
+        just: bool = False,
+        here: bool = False,
     ) -> None:
         self.run = run
         self.looked = looked
@@ -292,6 +301,7 @@ class Wait:
         self._world = world
         self._limits = limits
         self._just = just
+        self._hands_over = world.hands_over and not here
         self._every = 1
 
     @property
@@ -322,7 +332,7 @@ class Wait:
             if not isinstance(verdict, Waiting):
                 return verdict
             self.say(verdict)
-            if last and not self._world.hands_over:
+            if last and not self._hands_over:
                 over = self._limits.over
                 raise type(over)(f"{over} {verdict.why}")
             await self._world.rest(self.run, self._limits)
@@ -341,10 +351,10 @@ class Wait:
                 verdict = await self._look(1)
         except TimeXtenderError as error:
             # With less than max_unreachable left it is the timeout that ends the wait.
-            ends_elsewhere = self._world.hands_over or left < self._limits.max_unreachable
+            ends_elsewhere = self._hands_over or left < self._limits.max_unreachable
             if not (self.bears(error) and ends_elsewhere):
                 raise
-            if error.retry_after and not self._world.hands_over:
+            if error.retry_after and not self._hands_over:
                 await self._world.sleep(min(error.retry_after, left))
             return Waiting("unreachable", str(error))
         return verdict
@@ -411,7 +421,7 @@ class Wait:
         return await self._repeat(partial(self._world.send, call), patience=patience)
 
     async def _repeat(self, attempt: Callable[[], Awaitable[T]], *, patience: float = math.inf) -> T:
-        left = 0 if self._world.hands_over else self.left
+        left = 0 if self._hands_over else self.left
         patience = min(patience, self._limits.max_unreachable, left)
         return await repeat(self._world, attempt, bears=self.bears, patience=patience)
 
@@ -466,6 +476,7 @@ class Life:
 
     def __init__(self, task: Callable[[], Task], world: TaskWorld) -> None:
         self.record: Record | None = None
+        self._stored: Record | None = None
         self.job_id = ""
         self.trigger_id: str | None = None
         self._make_task = task
@@ -482,7 +493,16 @@ class Life:
 
         :return: the trigger id.
         """
-        record = self._world.recall()
+        while True:
+            try:
+                return await self._live()
+            except _Overtaken:
+                self._warn(
+                    "Another try of this task has gone on meanwhile: this one begins again, and follows."
+                )
+
+    async def _live(self) -> str:
+        record = self._stored = self._world.recall()
         self.job_id = await self._job_id(record)
         if not self._world.lasts and self._world.tries.retries:
             await self._look_before_a_blind_retry()
@@ -499,7 +519,7 @@ class Life:
     async def resume(self, event: Any) -> str:
         """Go on after a deferral with what the triggerer has told; else as :meth:`live`."""
         try:
-            self.record = self._world.recall()
+            self.record = self._stored = self._world.recall()
         except Exception:
             self._world.log.warning("Could not read the record of the submission", exc_info=True)
         try:
@@ -567,9 +587,9 @@ class Life:
             self._forget()
             raise
 
-    def _wait(self, run: Run, end: datetime, over: WaitTimeout) -> Wait:
+    def _wait(self, run: Run, end: datetime, over: WaitTimeout, *, here: bool = False) -> Wait:
         limits = Limits(self._task.interval, self._task.max_unreachable, end, over)
-        return Wait(self._world, run, limits, looked=True)
+        return Wait(self._world, run, limits, looked=True, here=here)
 
     # --- what an earlier try has left ---
 
@@ -638,7 +658,8 @@ class Life:
         """
         now = self._world.now()
         run = Run(self.job_id, trigger_id, now, self._task.start_timeout)
-        wait = self._wait(run, now + span(math.inf), WaitTimeout())
+        # What decides whether the job is queued anew is not left to a trigger.
+        wait = self._wait(run, now + span(math.inf), WaitTimeout(), here=True)
         try:
             verdict = await wait.look(every=1, settle=True)
         except ContractError as error:
@@ -728,6 +749,8 @@ class Life:
             await self._refuse_if_busy()
         executions = await self._executions_before()
         record = self._record_of(executions, busy=not alone and not await self._is_idle())
+        if self._is_overtaken():
+            raise _Overtaken
         self._keep(record)
         try:
             if alone:
@@ -939,6 +962,7 @@ class Life:
             record = replace(record, most=tries.most, clears=tries.clears)
         try:
             self._world.keep(record)
+            self._stored = record
         except Exception:
             if not or_go_on:
                 raise
@@ -946,9 +970,23 @@ class Life:
         self.record = record
 
     def _forget(self) -> None:
-        """Let the next try queue the job anew."""
+        """Let the next try queue the job anew, unless that has gone on already."""
+        with suppress(Exception):  # of a store that is told of below
+            if self._is_overtaken():
+                self.record = None
         if self.record is not None:
             self._keep(None, or_go_on=True)
+
+    def _is_overtaken(self) -> bool:
+        """Tell whether another try has kept something since this one has: Airflow takes this one for dead.
+
+        A worker that Airflow does not hear of for a while is given up, and may work on beside the next try.
+        """
+        return self._world.lasts and self._world.recall() != self._stored
+
+
+class _Overtaken(Exception):
+    """Another try of the task has gone on."""
 
 
 def _attachable(executions: Sequence[Execution], *, busy: bool, before: set[str]) -> set[str | None]:

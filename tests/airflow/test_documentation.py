@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -13,7 +14,7 @@ from airflow.providers.common.compat.sdk import DAG
 
 from airflow_provider_timextender import model
 from airflow_provider_timextender.hooks import TimeXtenderHook
-from airflow_provider_timextender.jobs_api import Call, _job, _job_path
+from airflow_provider_timextender.jobs_api import Call, _Parser, _path
 from airflow_provider_timextender.operators import ExecuteJobOperator
 from airflow_provider_timextender.sensors import JobStatusSensor
 from airflow_provider_timextender.simulator import Dialect, Fault, Job, Simulator
@@ -104,7 +105,11 @@ def test_the_load_in_a_dialect_of_ones_own(monkeypatch, context):
 
 def one_job(job_id: str) -> Call[model.Job]:
     """One job."""
-    return Call("GET", _job_path(job_id), "job", lambda data, r: _job(r.object(data), r))
+
+    def parse(parser: _Parser, data: Any) -> model.Job:
+        return parser.job(parser.object(data))
+
+    return Call("GET", _path(job_id), "job", parse)
 
 
 class HookWithOneMore(TimeXtenderHook):
