@@ -1,11 +1,11 @@
 """The life of a task: queue a job once, and follow its execution to the end.
 
-Every loop of the package stands here, and so does its one retry rule. They are coroutines that touch the
-world only through a :class:`World`: a worker's never suspends, so that :func:`run_through` drives them there;
-a triggerer's does; and tests have one in which time is a number.
+Every loop in which a task waits stands here, and so does the one retry rule. They are coroutines that touch
+the world only through a :class:`World`: a worker's never suspends, so that :func:`run_through` drives them
+there; a triggerer's does; and tests have one in which time is a number.
 
-Nothing outlives a process but the :class:`~.submission.Record`. So a deferral is a planned death: whatever
-way a task comes back, :meth:`Life.live` begins again with what was kept.
+Of what a life knows, only the :class:`~.submission.Record` outlives its process. So a deferral is a planned
+death: whatever way a task comes back, :meth:`Life.live` begins again with what was kept.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class World(Protocol):
     """What a wait may touch.
 
     :ivar log: the task's log. :ivar understood: the subjects of calls that have been answered in the right
-        shape before. :ivar every: at so many looks the log of a busy job is read.
+        shape before. :ivar every: the log of a busy job is read at every so many-th look.
     :ivar longest_pause: seconds that pass at most before a read is repeated, unless the server asks for more.
     :ivar hands_over: the first rest of a wait is its end here, as it goes on in the triggerer.
     """
@@ -277,7 +277,7 @@ class Limits:
 
 
 class Wait:
-    """A wait for an execution, for one that ends after a moment, or for an idle job.
+    """A wait for an execution, for one that ends at a given time or later, or for an idle job.
 
     :ivar run: what is waited for, and what is remembered of it.
     :param looked: a look has succeeded before, here or elsewhere. :param just: it was a moment ago, so that
@@ -412,7 +412,8 @@ class Wait:
     def _turn(self) -> int:
         every = self._world.every
         if every > 2 and every >= 2 * self._every:
-            # The reads of those that came together are not to come together, the more so the more they are.
+            # Waits that began together would all read their logs at the same look: each begins to count
+            # somewhere else, and anew when many more have come.
             self._every = every
             self.run = replace(self.run, unread=random.randrange(every))
         return every
@@ -461,7 +462,9 @@ class Task:
 
 
 class Life:
-    """Queues a job exactly once over all tries of a task, whatever breaks in between, and follows it.
+    """Queues a job once for all tries of a task, whatever breaks in between, and follows the execution.
+
+    It is queued anew only after that execution has failed, or has never started, or the task was cleared.
 
     Before the request is sent, it is kept that it will be, and what the job's log shows by then; after it,
     the trigger id. So a later try knows what the one before it has done, or can find out.
@@ -525,6 +528,7 @@ class Life:
         try:
             told = result_of(event, ExecutionState.SUCCEEDED.value, JobState.IDLE.value)
         except TimeXtenderError as error:
+            # An error without a trigger id is one of a wait for an idle job.
             if not isinstance(event, Mapping) or "error" not in event or event.get("trigger_id") is not None:
                 self._is_told_of(event)
                 if isinstance(error, JobError):
@@ -544,13 +548,18 @@ class Life:
         self.job_id, self.trigger_id = str(told.get("job_id")), told.get("trigger_id")
 
     def _without_turn(self, error: TimeXtenderError) -> None:
-        """Raise what the end of a wait for an idle job means, unless a search is to look once more."""
+        """Raise what the end of a wait for an idle job means, be it that of a turn or that of a search.
+
+        It returns where that wait was a search's and is over by its own limit: then :meth:`live` looks once
+        more, and says what it knows.
+        """
         record = self.record
         if record is None or record.stage == "done" or record.was_cleared(self._world.tries):
             raise no_turn(self._task.given, error) from None
         if record.stage != "asked":
             self.job_id, self.trigger_id = record.job_id, record.trigger_id
             raise error
+        # An ExecutionTimeout is a WaitTimeout, too, but leaves no time for another look.
         if not isinstance(error, WaitTimeout) or isinstance(error, ExecutionTimeout):
             error.args = (
                 f"TimeXtender job {record.given} may have been queued, and its execution was not found yet: "
@@ -600,12 +609,12 @@ class Life:
         """
         if record is None:
             return None
-        if record.known is not None:  # whoever has kept it had read both
+        if record.known is not None:  # whoever has kept it had read the status and the log
             self._world.understood |= {"status", f"{LIST_OF}log"}
         self.record = record
         trigger_id = await self._left_by(record)
         if trigger_id is None:
-            # What it has queued may still be to show up in the log.
+            # Its log may show what it has queued only later, which is then not to be taken for ours.
             self._former = (*record.former, *([record.trigger_id] if record.trigger_id else ()))
             self.record = None
             return None
@@ -631,7 +640,7 @@ class Life:
             raise SubmissionUncertain(self._unknown(record, "An earlier try could not find out either."))
         late = (self._world.now() - record.asked_at).total_seconds() >= self._task.start_timeout
         if cleared and late:
-            # By now, one that has begun since may as well be that of a later run.
+            # An execution that has begun since may be anybody's after so long: none is taken for ours.
             record = replace(record, hidden=True)
         trigger_id = record.trigger_id or await self._find(record)
         if trigger_id is None:
@@ -640,19 +649,22 @@ class Life:
         if record.number == tries.number:
             return trigger_id  # it was looked for over a deferral of this very try
         try:
-            # Whose receipt is missing has never succeeded, so that a clear is no wish to run it once more.
+            # The task has never succeeded with an execution whose receipt is missing, so that its clear is no
+            # wish to run that once more.
             if await self._is_over(trigger_id, cleared=cleared and record.stage == "queued", late=late):
                 return None
         except TimeXtenderError as error:
             queued = f"An earlier try has queued {self._job} (trigger id {trigger_id})"
             error.args = (f"{queued}, and its execution could not be looked at: {error}",)
             raise
-        # From now on it is this try's, which only another clear would undo.
+        # Kept with this try's clears: only another clear lets the job be queued anew.
         self._keep(replace(record, stage="queued", trigger_id=trigger_id))
         return trigger_id
 
     async def _is_over(self, trigger_id: str, *, cleared: bool, late: bool) -> bool:
         """Tell whether an execution that an earlier try has left is of no use to this one.
+
+        One that has succeeded is, unless the task was cleared to run it once more.
 
         :param late: it would have shown up in the log by now.
         """
@@ -676,8 +688,9 @@ class Life:
     async def _look_before_a_blind_retry(self) -> None:
         """Look at the job before another try without any memory queues it.
 
-        :raises SubmissionUncertain: if the job is busy, or the last execution since the DAG run began has not
-            failed. It may be that of an earlier try whose worker has died.
+        :raises SubmissionUncertain: if the job is busy and would be queued all the same, or if the last
+            execution since the DAG run began has not failed. It may be that of an earlier try whose worker
+            has died.
         """
         self._warn(
             "This Airflow keeps no state of a task over its tries (3.3 and later do). Should a worker die "
@@ -718,7 +731,8 @@ class Life:
         """Ask for the job, and return the trigger id of its execution.
 
         :raises JobBusy: if it is to be alone, and is not. :raises SubmissionUncertain: if it may have been
-            queued, and it cannot be found out. All other errors say that it was not.
+            queued, and it cannot be found out. An error that kept a search from looking says so as well. All
+            others mean that nothing was queued.
         """
         for _ in range(2):
             told = await repeat(
@@ -741,8 +755,8 @@ class Life:
     async def _ask(self) -> Submission | str:
         """Ask once; return the receipt, or why it is missing if the job may have been queued.
 
-        The log may take a minute to read, and a job that is to be alone must not have begun meanwhile: its
-        status is asked for last, so that nothing but this and the request itself can come between.
+        The log may take a minute to read, and a job that is to be alone may begin meanwhile. So its status is
+        asked for once more, as the last thing before the request.
         """
         alone = self._task.if_running != "submit"
         if alone:
