@@ -25,13 +25,11 @@ PUSH_TIMEOUT = 60
 TRIGGER = f"{__package__}.triggers.JobExecutionTrigger"
 
 _NAMES = "ds|ds_nodash|ts|ts_nodash|logical_date|data_interval_start|data_interval_end|dag_run|run_id"
+_VALUE = r"""(?:'[^'{}]*'|"[^"{}]*"|[\d.]+)"""
+_CALL = rf"\(\s*(?:{_VALUE}(?:\s*,\s*{_VALUE})*)?\s*\)"
+_EXPRESSION = rf"(?:{_NAMES})(?:\.\w+|\[{_VALUE}\]|{_CALL})*(?:\s*\|\s*\w+(?:{_CALL})?)*"
 
-KNOWN_IN_TRIGGERER = re.compile(
-    rf"""[^{{]* (
-        \{{\{{ \s* ({_NAMES}) ( \.\w+ | \(\) | \[ (\d+ | '[^'{{}}]*' | "[^"{{}}]*") \] )* \s* \}}\}} [^{{]*
-    )*""",
-    re.VERBOSE,
-)
+KNOWN_IN_TRIGGERER = re.compile(rf"[^{{]*(?:\{{\{{\s*{_EXPRESSION}\s*\}}\}}[^{{]*)*")
 """A text whose templates use nothing but what a triggerer knows, which asks for nothing while it renders.
 
 Airflow 3.3.2 never answers a triggerer that asks for an XCom, as ``ti.xcom_pull(task_ids=...)`` does. What is

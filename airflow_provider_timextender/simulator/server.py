@@ -175,7 +175,12 @@ class Simulator:
     async def _stop(self) -> None:
         self._over.set()
         if self._runner is not None:
+            connections = self._runner.server.connections if self._runner.server else []
+            transports = [connection.transport for connection in connections]
             await self._runner.cleanup()
+            for transport in filter(None, transports):
+                transport.abort()  # whose client does not read what is left
+            await asyncio.sleep(0)
 
     def _handler(
         self, route: Route, answer: Answer

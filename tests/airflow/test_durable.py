@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import threading
 import time
@@ -25,6 +26,7 @@ from airflow_provider_timextender.simulator.faults import Kind
 from airflow_provider_timextender.worlds import RECORD_KEY, TaskOnWorker
 
 from ..conftest import after_submission
+from ..waiting import comes_true
 from .running import DEFERRABLE, SHARES, live
 from .stand_ins import Store, TaskInstance, context_of
 
@@ -311,8 +313,16 @@ def test_a_task_that_is_cleared_while_its_execution_runs_goes_on_with_that(simul
     with pytest.raises(TaskDeferred):
         task.make().execute(task.context())
     task.clear()
-    threading.Timer(0.5, simulator.finish).start()
+    looks = simulator.count("status")
+
+    def finish_when_followed() -> None:
+        asyncio.run(comes_true(lambda: simulator.count("status") >= looks + 3))
+        simulator.finish()
+
+    following = threading.Thread(target=finish_when_followed)
+    following.start()
     assert task.run() == the_last(simulator)
+    following.join()
     assert simulator.count("execute") == 1
 
 

@@ -233,10 +233,10 @@ def test_r03_nor_does_a_second_death_during_the_search_for_what_the_first_has_le
 
 
 def test_without_a_memory_the_load_runs_twice_and_this_harness_sees_it(nursery: Nursery) -> None:
-    rows = explore(nursery, dying_at(CASES["waiting"], 20))
+    rows = explore(nursery, dying_at(CASES["waiting"], 22))
     assert not any("too many" in row.wrong for row in rows)
     lives = (
-        (case, what, {**life, "remembers": False}) for case, what, life in dying_at(CASES["waiting"], 20)
+        (case, what, {**life, "remembers": False}) for case, what, life in dying_at(CASES["waiting"], 22)
     )
     rows = explore(nursery, lives)
     assert sum("too many" in row.wrong for row in rows) >= 5, "\n".join(map(str, rows))
