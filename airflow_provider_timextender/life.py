@@ -973,7 +973,7 @@ class Life:
         check_move(self.record.stage if self.record else None, record.stage if record else None)
         if record is not None:
             tries = self._world.tries
-            record = replace(record, most=tries.most, clears=tries.clears)
+            record = replace(record, keeper=tries.number, most=tries.most, clears=tries.clears)
         try:
             self._world.keep(record)
             self._stored = record

@@ -93,7 +93,7 @@ class Record(AsDict):
     :ivar former: the trigger ids of what earlier tries have queued.
     :ivar given: the job's id or name, as the task was given it.
     :ivar number: the try that has sent the request; see :class:`Tries`.
-    :ivar most, clears: likewise, but of the try that has kept the record last.
+    :ivar keeper, most, clears: likewise, but of the try that has kept the record last.
     :ivar trigger_id: the execution, if ``stage`` is ``"queued"`` or ``"done"``.
     """
 
@@ -110,6 +110,7 @@ class Record(AsDict):
     trigger_id: str | None = None
     since: datetime | None = None
     former: tuple[str, ...] = ()
+    keeper: int = 0
 
     @classmethod
     def of(
@@ -146,6 +147,7 @@ class Record(AsDict):
             unnamed=sum(e.trigger_id is None for e in possible),
             given=given,
             number=tries.number,
+            keeper=tries.number,
             most=tries.most,
             clears=tries.clears,
             since=since,
@@ -156,8 +158,9 @@ class Record(AsDict):
         """Tell whether somebody has cleared the task since the record was kept."""
         # The number of clears alone may be another task's; the number of tries alone may be the same as
         # before, if the task has fewer retries now.
+        first = tries.most - tries.retries + 1
         return self.most != tries.most or (
-            self.clears != tries.clears and tries.number > 1 and tries.is_first()
+            self.clears != tries.clears and self.keeper < first <= tries.number
         )
 
     @classmethod
@@ -185,6 +188,7 @@ class Record(AsDict):
                 trigger_id=stored["trigger_id"],
                 since=None if since is None else datetime.fromisoformat(since),
                 former=tuple(map(str, stored.get("former", ()))),
+                keeper=int(stored.get("keeper", stored["number"])),
             )
             if record.stage in ("queued", "done"):
                 guid(record.trigger_id, "trigger id")

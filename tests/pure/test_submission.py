@@ -94,6 +94,7 @@ def test_r39_a_record_is_stored_in_these_words() -> None:
         "trigger_id": None,
         "since": "2025-12-31T00:00:10+00:00",
         "former": [],
+        "keeper": 1,
     }
 
 
@@ -123,6 +124,7 @@ def test_r39_a_record_that_0_1_0_stored_goes_on() -> None:
         (Tries(2, 3, 2, 2), True),
         (Tries(2, 2, 2, 5), False),  # other tasks were cleared
         (Tries(2, 2, 1, 2), True),  # it has fewer retries since
+        (Tries(3, 2, 1, 2), True),  # and the first try since the clear died before it kept anything
         (Tries(2, 2, 1, 1), False),
     ],
 )
