@@ -13,13 +13,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from airflow_provider_timextender.errors import (
-    ContractError,
-    JobFailed,
-    JobNeverStarted,
-    named,
-)
+from airflow_provider_timextender import errors
 from airflow_provider_timextender.model import Execution, ExecutionState, JobState, JobStatus, plain
+from airflow_provider_timextender.vocabulary import override_hint
 
 ERROR_LINES = 5
 """How many of its last error lines a failed execution's message shows."""
@@ -31,7 +27,6 @@ _WHY_BYTES = 1400
 """The longest explanation of a failure: it also travels in a trigger's event, which has to stay small."""
 
 _ACTIVE = (JobState.PENDING, JobState.RUNNING)
-_ENDED = (ExecutionState.SUCCEEDED, ExecutionState.FAILED)
 
 
 @dataclass(frozen=True)
@@ -215,27 +210,17 @@ def judge(run: Run, status: JobStatus, executions: Sequence[Execution], now: dat
         return _judge_since(run, run.completed_after, status, executions, now)
     if run.trigger_id is None:
         return judge_job(status) or Idle(run.job_id)
-    idle_long = status.state is JobState.IDLE and run.idle_for(now) >= run.start_timeout
     ours = [execution for execution in executions if execution.is_under(run.trigger_id)]
     if len(ours) > 1:
-        raise ContractError(
+        raise errors.ContractError(
             f"{len(ours)} executions stand under trigger id {run.trigger_id} of job {run.job_id}, "
             "where the API promises one. Their outcome is not guessed."
         )
+    idle_long = status.state is JobState.IDLE and run.idle_for(now) >= run.start_timeout
     if ours:
-        if (early := _judge_early(run, status, ours[0], now)) is not None:
-            return early
         # A server may spell the id otherwise than it has in its receipt.
-        verdict = judge_execution(replace(ours[0], trigger_id=run.trigger_id))
-        if idle_long and isinstance(verdict, Waiting) and verdict.state == "unknown":
-            if not run.is_over_without_end(now):
-                return replace(verdict, settles=True)
-            raise ContractError(
-                f"TimeXtender job {run.job_id} has been idle for {for_people(run.idle_for(now))}, so "
-                f"that its execution under trigger id {run.trigger_id} is over, but it is not known how: "
-                f"{ours[0].problem}"
-            )
-        return verdict
+        execution = replace(ours[0], trigger_id=run.trigger_id)
+        return _judge_early(run, status, execution, now) or _judge_ours(run, execution, idle_long, now)
     if (waiting := judge_job(status)) is not None:
         return waiting
     if not run.has_waited_in_vain(now):
@@ -244,17 +229,37 @@ def judge(run: Run, status: JobStatus, executions: Sequence[Execution], now: dat
     return _judge_absence(run, executions, now)
 
 
+def _judge_ours(run: Run, execution: Execution, idle_long: bool, now: datetime) -> Verdict:
+    """Judge an execution by its state, which a job that does nothing may leave open for ever."""
+    verdict = judge_execution(execution)
+    if not (idle_long and isinstance(verdict, Waiting) and verdict.state == "unknown"):
+        return verdict
+    if not run.is_over_without_end(now):
+        return replace(verdict, settles=True)
+    raise errors.ContractError(
+        f"TimeXtender job {run.job_id} has been idle for {for_people(run.idle_for(now))}, so that its "
+        f"execution under trigger id {run.trigger_id} is over, but it is not known how: {execution.problem}"
+    )
+
+
 def _judge_early(run: Run, status: JobStatus, execution: Execution, now: datetime) -> Waiting | None:
     """Judge an execution that is over by its state alone, which may be set before the end."""
     if not execution.is_over or execution.end is not None or run.is_over_without_end(now):
         return None
     said = execution.state.value if execution.state else "over"
-    why = f"The execution is said to be {said}, and no end is known: it counts when the job stays idle. " + (
-        execution.end_problem or "If another member holds the end, override vocabulary.fields.execution.end."
+    why = (
+        f"The execution is said to be {said}, and no end is known: it counts when the job stays idle. "
+        f"{_why_no_end([execution])}"
     )
     if status.state is None:
         return Waiting("unknown", f"{why} The job's status was not understood: {status.problem}")
     return Waiting("ending", why, run.idle_since is not None)
+
+
+def _why_no_end(executions: Sequence[Execution]) -> str:
+    """Say why no end is known of some executions, as far as they tell, or what may be done."""
+    told = (execution.end_problem for execution in executions if execution.end_problem)
+    return next(told, override_hint("the end", "execution.end"))
 
 
 def _judge_since(
@@ -263,7 +268,7 @@ def _judge_since(
     """Judge by the execution that ended last since a moment."""
     try:
         completed = last_completed(executions, after)
-    except ContractError as error:
+    except errors.ContractError as error:
         if run.is_over_without_end(now):
             raise
         return Waiting("ending", str(error), run.idle_since is not None)
@@ -277,7 +282,7 @@ def _judge_since(
             why += f" One has begun whose state was not understood: {execution.problem}"
             late = run.idle_for(now) >= run.start_timeout
             if late and run.is_over_without_end(now):
-                raise ContractError(f"TimeXtender job {status.job_id} is idle. {why}")
+                raise errors.ContractError(f"TimeXtender job {status.job_id} is idle. {why}")
             return Waiting("unknown", why, late)
     if ends := [execution.end for execution in executions if execution.end is not None]:
         why += (
@@ -294,20 +299,18 @@ def _judge_absence(run: Run, executions: Sequence[Execution], now: datetime) -> 
     recent = [e for e in executions if e.start is None or e.start > run.asked_at - LONG_BEFORE]
     nameless = [e for e in recent if e.trigger_id is None]
     if nameless:
-        raise ContractError(
+        raise errors.ContractError(
             f"{idle}, and {nothing}, but {len(nameless)} of which neither the execution nor its entries tell "
-            "one trigger id. So it is not known whether one of them is the one that was asked for. If "
-            "another member holds the id, override vocabulary.fields.execution.trigger_id or .log.trigger_id "
-            "in the extra of the connection."
+            "one trigger id. So it is not known whether one of them is the one that was asked for. "
+            f"{override_hint('the id', 'execution.trigger_id or .log.trigger_id')}"
         )
     begun = [e for e in recent if e.start is None or e.start >= run.asked_at - ASKED_BEFORE]
     if run.active_at is not None or run.shown_at is not None or run.resumed or begun:
         others = ", ".join(str(e.trigger_id) for e in begun[-5:]) or "none"
-        raise ContractError(
+        raise errors.ContractError(
             f"{idle}, but it has run since the execution was asked for, or may have, and {nothing}. What may "
             f"have begun since: {others}. So it is not known whether that one has run, nor how it ended. "
-            "Look in TimeXtender. If another member holds the trigger id, override "
-            "vocabulary.fields.execution.trigger_id in the extra of the connection."
+            f"Look in TimeXtender. {override_hint('the trigger id', 'execution.trigger_id')}"
         )
     return NeverStarted(
         f"{idle} and {nothing}: it was asked for, but never started, or its log was removed. Look at the job "
@@ -345,7 +348,7 @@ def judge_execution(execution: Execution) -> Waiting | Succeeded | Failed:
     if not execution.is_over:
         return Waiting("unknown", f"The execution's state was not understood: {execution.problem}")
     ended = f" at {execution.end.isoformat()}" if execution.end else ""
-    raise ContractError(
+    raise errors.ContractError(
         f"The execution of TimeXtender job {execution.job_id} under trigger id {execution.trigger_id} "
         f"ended{ended}, but it is not known how: {execution.problem}"
     )
@@ -383,9 +386,9 @@ def conclude(verdict: Final) -> dict[str, Any]:
     :raises JobFailed: for :class:`Failed`. :raises JobNeverStarted: for :class:`NeverStarted`.
     """
     if isinstance(verdict, Failed):
-        raise JobFailed(verdict.why)
+        raise errors.JobFailed(verdict.why)
     if isinstance(verdict, NeverStarted):
-        raise JobNeverStarted(verdict.why)
+        raise errors.JobNeverStarted(verdict.why)
     if isinstance(verdict, Idle):
         nothing = dict.fromkeys(("trigger_id", "start", "end", "duration"))
         return {"job_id": verdict.job_id, "state": JobState.IDLE.value, **nothing}
@@ -400,10 +403,10 @@ def result_of(event: Any, *states: str) -> dict[str, Any]:
     """
     if isinstance(event, Mapping):
         if "error" in event:
-            raise named(str(event["error"]), str(event.get("message")))
+            raise errors.named(str(event["error"]), str(event.get("message")))
         if event.get("state") in states and {"job_id", "trigger_id"} <= set(event):
             return dict(event)
-    raise ContractError(f"The trigger's event is not understood: {event!r}.")
+    raise errors.ContractError(f"The trigger's event is not understood: {event!r}.")
 
 
 def last_completed(executions: Sequence[Execution], after: datetime) -> Execution | None:
@@ -417,29 +420,25 @@ def last_completed(executions: Sequence[Execution], after: datetime) -> Executio
     """
     over = [execution for execution in executions if execution.is_over]
     if over and not any(execution.end or execution.start for execution in executions):
-        raise ContractError(
+        hint = over[0].end_problem or override_hint("their times", "execution.start and .end")
+        raise errors.ContractError(
             f"{len(over)} executions of TimeXtender job {over[0].job_id} have ended, and nobody knows when. "
-            + (
-                over[0].end_problem
-                or "If other members hold their times, override vocabulary.fields.execution.start and .end "
-                "in the extra of the connection."
-            )
+            f"{hint}"
         )
     timed = [(execution.end or execution.start, execution) for execution in over]
     completed = [(moment, execution) for moment, execution in timed if moment and moment >= after]
     last = max((moment for moment, _ in completed), default=None)
+    latest = [execution for moment, execution in completed if moment == last]
     # An end that is not known may be the last; of equal ends, each may be.
-    candidates = {e.state for moment, e in completed if moment == last}
-    if any(e.end is None for _, e in completed):
-        candidates = {e.state for _, e in completed}
-    if len(candidates) > 1:
-        raise ContractError(
+    unknown = any(execution.end is None for _, execution in completed)
+    candidates = [execution for _, execution in completed] if unknown else latest
+    if len({execution.state for execution in candidates}) > 1:
+        raise errors.ContractError(
             f"{len(completed)} executions of TimeXtender job {executions[0].job_id} have begun or ended "
             f"since {after.isoformat()}, and their ends are not known, or equal, so that it cannot be told "
-            "which of them ended last. If another member holds the ends, override "
-            "vocabulary.fields.execution.end in the extra of the connection."
+            f"which of them ended last. {override_hint('the ends', 'execution.end')}"
         )
-    return next((execution for moment, execution in completed if moment == last), None)
+    return latest[0] if latest else None
 
 
 def say_passed_over(executions: Sequence[Execution], after: datetime) -> str | None:
@@ -451,14 +450,9 @@ def say_passed_over(executions: Sequence[Execution], after: datetime) -> str | N
     ]
     if not without_end:
         return None
-    problem = next(filter(None, (e.end_problem for e in without_end)), None)
     return (
         f"{len(without_end)} that began before, or nobody knows when, have no end time, and do not count. "
-        + (
-            problem
-            or "If another member holds it, override vocabulary.fields.execution.end in the extra of the "
-            "connection."
-        )
+        f"{_why_no_end(without_end)}"
     )
 
 
