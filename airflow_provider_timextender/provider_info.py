@@ -8,13 +8,43 @@ _PACKAGE = "airflow_provider_timextender"
 _NAME = "TimeXtender"
 
 
-def _extra(label: str, description: str, *types: str, **schema: Any) -> dict[str, Any]:
+def _field(label: str, kind: str, description: str, **schema: Any) -> dict[str, Any]:
     # Without "null" Airflow takes a field for a required one.
-    return {
-        "label": label,
-        "description": description,
-        "schema": {"type": [*types, "null"], **schema},
-    }
+    return {"label": label, "description": description, "schema": {"type": [kind, "null"], **schema}}
+
+
+_EXTRA = {
+    "timeout": _field(
+        "Timeout",
+        "integer",
+        "Seconds to wait for a connection, and for each piece of an answer. Default 30.",
+        minimum=1,
+    ),
+    "verify": _field("Verify TLS", "string", "true (default), false, or the path of a CA bundle."),
+    "proxies": _field(
+        "Proxies",
+        "object",
+        'For example {"https": "http://proxy.example:3128"}. Blank: HTTPS_PROXY and NO_PROXY count.',
+    ),
+    "api_key_header": _field(
+        "API Key Header", "string", "Name of the request header that carries the API key. Default x-api-key."
+    ),
+    "portal_url": _field(
+        "Portal URL", "string", "Where the task's link leads; {job_id} and {trigger_id} are filled in."
+    ),
+    "vocabulary": _field(
+        "Vocabulary", "object", "Names and words of the API that differ from the defaults; see the guide."
+    ),
+    "timezone": _field(
+        "Time Zone", "string", "Of times without an offset, such as Europe/Copenhagen. Default UTC (assumed)."
+    ),
+    "allow_http": _field(
+        "Allow plain HTTP",
+        "boolean",
+        "Also send the API key without encryption to a host that is not this machine.",
+    ),
+}
+"""The fields that a connection keeps in its extra, as the form shows them."""
 
 
 def get_provider_info() -> dict[str, Any]:
@@ -42,50 +72,7 @@ def get_provider_info() -> dict[str, Any]:
                         "extra": '{"timeout": 30}',
                     },
                 },
-                "conn-fields": {
-                    "timeout": _extra(
-                        "Timeout",
-                        "Seconds to wait for a connection, and for each piece of an answer. Default 30.",
-                        "integer",
-                        minimum=1,
-                    ),
-                    "verify": _extra(
-                        "Verify TLS",
-                        "true (default), false, or the path of a CA bundle.",
-                        "string",
-                    ),
-                    "proxies": _extra(
-                        "Proxies",
-                        'For example {"https": "http://proxy.example:3128"}. '
-                        "Blank: HTTPS_PROXY and NO_PROXY count.",
-                        "object",
-                    ),
-                    "api_key_header": _extra(
-                        "API Key Header",
-                        "Name of the request header that carries the API key. Default x-api-key.",
-                        "string",
-                    ),
-                    "portal_url": _extra(
-                        "Portal URL",
-                        "Where the task's link leads; {job_id} and {trigger_id} are filled in.",
-                        "string",
-                    ),
-                    "vocabulary": _extra(
-                        "Vocabulary",
-                        "Names and words of the API that differ from the defaults; see the guide.",
-                        "object",
-                    ),
-                    "timezone": _extra(
-                        "Time Zone",
-                        "Of times without an offset, such as Europe/Copenhagen. Default UTC (assumed).",
-                        "string",
-                    ),
-                    "allow_http": _extra(
-                        "Allow plain HTTP",
-                        "Also send the API key without encryption to a host that is not this machine.",
-                        "boolean",
-                    ),
-                },
+                "conn-fields": _EXTRA,
             }
         ],
         "extra-links": [f"{_PACKAGE}.operators.TimeXtenderJobLink"],
