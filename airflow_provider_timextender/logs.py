@@ -45,19 +45,15 @@ class LogFilter:
         :param message_pattern: a regular expression, searched in the message.
         :raises InvalidInput: if one of them is unusable.
         """
-        level = 0
-        if min_severity:
-            if min_severity not in SEVERITY_LEVELS:
-                raise InvalidInput(
-                    f"min_severity is {min_severity!r}; it takes {', '.join(SEVERITY_LEVELS)}."
-                )
-            level = SEVERITY_LEVELS[min_severity]
+        if min_severity and min_severity not in SEVERITY_LEVELS:
+            raise InvalidInput(f"min_severity is {min_severity!r}; it takes {', '.join(SEVERITY_LEVELS)}.")
         try:
             pattern = re.compile(message_pattern) if message_pattern else None
         except re.error as error:
             raise InvalidInput(
                 f"message_pattern {message_pattern!r} is not a regular expression: {error}."
             ) from None
+        level = SEVERITY_LEVELS[min_severity] if min_severity else 0
         return cls(level, to_time(since, "since"), to_time(until, "until"), pattern)
 
     def wants(self, log: Log) -> bool:

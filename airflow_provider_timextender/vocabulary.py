@@ -145,14 +145,13 @@ class Vocabulary:
         """
         merged = {section: dict(entries) for section, entries in self.spellings.items()}
         for section, entries in overrides.items():
-            _known(section, merged, "vocabulary")
+            _refuse_unknown(section, merged, "vocabulary")
+            where = f"vocabulary.{section}"
             if not isinstance(entries, Mapping):
-                raise InvalidInput(
-                    f"vocabulary.{section} must be an object of entries, not {short(entries)}."
-                )
-            for entry, given in entries.items():
-                _known(entry, merged[section], f"vocabulary.{section}")
-                merged[section][entry] = _spellings(given, f"vocabulary.{section}.{entry}")
+                raise InvalidInput(f"{where} must be an object of entries, not {short(entries)}.")
+            for entry, spellings in entries.items():
+                _refuse_unknown(entry, merged[section], where)
+                merged[section][entry] = _spellings(spellings, f"{where}.{entry}")
         for section in ("statuses", "states", "severities"):
             _refuse_shared_words(section, merged[section])
         return replace(self, spellings=merged)
@@ -185,13 +184,13 @@ class Vocabulary:
         return self._words[section].get(fold(str(word)))
 
 
-def _known(name: Any, table: Mapping[str, Any], where: str) -> None:
+def _refuse_unknown(name: Any, table: Mapping[str, Any], where: str) -> None:
     if name not in table:
         raise InvalidInput(f"{where} has no entry {name!r}; it has {', '.join(table)}.")
 
 
-def _spellings(given: Any, where: str) -> tuple[str, ...]:
-    values = given if isinstance(given, list) else [given]
+def _spellings(one_or_more: Any, where: str) -> tuple[str, ...]:
+    values = one_or_more if isinstance(one_or_more, list) else [one_or_more]
     for value in values:
         if isinstance(value, bool) or not isinstance(value, (str, int)) or not fold(str(value)):
             raise InvalidInput(f"{where} takes names or whole numbers, not {short(value)}.")
