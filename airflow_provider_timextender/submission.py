@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from airflow_provider_timextender.errors import ContractError, InvalidInput
 from airflow_provider_timextender.model import AsDict, Execution, ExecutionState, JobStatus, canonical, guid
 from airflow_provider_timextender.verdict import LONG_BEFORE, Run
+from airflow_provider_timextender.vocabulary import override_hint
 
 MOST_KNOWN = 1000
 """How many trigger ids a record holds: it stays below the 64 KB that Airflow takes in any database."""
@@ -271,8 +272,8 @@ class Search:
             return search, None
         if nameless > self.record.unnamed:
             raise ContractError(
-                f"The log of job {self.record.job_id} shows an execution without a trigger id. If a member "
-                "holds it, override vocabulary.fields.execution.trigger_id in the extra of the connection."
+                f"The log of job {self.record.job_id} shows an execution without a trigger id. "
+                f"{override_hint('it', 'execution.trigger_id')}"
             )
         return search, NotQueued()
 

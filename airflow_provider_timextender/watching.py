@@ -23,17 +23,10 @@ from typing import Any, NamedTuple
 from airflow.providers.common.compat.triggers import BaseEventTrigger
 from airflow.triggers.base import TriggerEvent
 
-from airflow_provider_timextender import jobs_api, model
-from airflow_provider_timextender.errors import (
-    AnswerTooLarge,
-    InvalidInput,
-    Refused,
-    TimeXtenderError,
-    Unavailable,
-)
+from airflow_provider_timextender import errors, jobs_api, model
 from airflow_provider_timextender.hooks import TimeXtenderHook
 from airflow_provider_timextender.inputs import to_seconds
-from airflow_provider_timextender.polling import Poll, every, shared_poll
+from airflow_provider_timextender.polling import Poll, Snapshot, every, shared_poll
 
 CLASS_PATH = "airflow_provider_timextender.triggers.JobFinishedTrigger"
 """Under which name Airflow has stored this trigger since 0.1.0."""
@@ -84,6 +77,20 @@ def ends_of(executions: Sequence[model.Execution], now: datetime) -> list[End]:
     return sorted(ends.values(), key=lambda end: end.moment)
 
 
+def _name(execution: model.Execution) -> str:
+    if execution.trigger_id is not None and not execution.by_hand:
+        return model.canonical(execution.trigger_id)
+    # Executions that were started by hand all carry the same id.
+    times: tuple[object, object] = (execution.start, execution.end)
+    if times == (None, None):
+        times = (execution.start_problem, execution.end_problem)
+    return f"{model.canonical(execution.job_id)} {times[0]} {times[1]}"
+
+
+def _checksum(text: str) -> str:
+    return urlsafe_b64encode(blake2b(text.encode(), digest_size=6).digest()).decode()
+
+
 class Seen(NamedTuple):
     """What one read of a job's log shows.
 
@@ -111,20 +118,6 @@ def seen_of(job_id: str) -> jobs_api.Call[Seen]:
     return jobs_api.Call(log.method, log.path, log.subject, parse, limit=log.limit)
 
 
-def _name(execution: model.Execution) -> str:
-    if execution.trigger_id is not None and not execution.by_hand:
-        return model.canonical(execution.trigger_id)
-    # Executions that were started by hand all carry the same id.
-    times = (execution.start, execution.end)
-    if times == (None, None):
-        return f"{model.canonical(execution.job_id)} {execution.start_problem} {execution.end_problem}"
-    return f"{model.canonical(execution.job_id)} {times[0]} {times[1]}"
-
-
-def _checksum(text: str) -> str:
-    return urlsafe_b64encode(blake2b(text.encode(), digest_size=6).digest()).decode()
-
-
 @dataclass(frozen=True)
 class Known:
     """Which ended executions of one job are no news.
@@ -144,11 +137,8 @@ class Known:
     def news(self, ends: Sequence[End]) -> list[End]:
         """Return those that are not known."""
         since = self.since
-        return [
-            end
-            for end in ends
-            if end.name not in self.ends and end.moment >= (since if end.moment else self.floor)
-        ]
+        young = (end for end in ends if end.moment >= (since if end.moment else self.floor))
+        return [end for end in young if end.name not in self.ends]
 
     def plus(self, ends: Sequence[End]) -> Known:
         """Return what is known with more; what is history by then needs no name any more."""
@@ -274,14 +264,14 @@ class Turn:
     said: set[str] = field(default_factory=set)
     endless: frozenset[str] = frozenset()
 
-    def has_come(self, status: model.JobStatus | None, turn: int, now: float) -> bool:
-        """Tell whether the log is to be read at this look; ``turn`` is at how many looks it is anyway."""
+    def has_come(self, status: model.JobStatus | None, looks: int, now: float) -> bool:
+        """Tell whether the log is to be read at this look; after so many looks it is anyway."""
         state = status.state if status else None
         self.unread += 1
-        if now < self.rests_until or (state is self.state and self.unread < turn):
+        if now < self.rests_until or (state is self.state and self.unread < looks):
             return False
         # Those that are read together now are not to come together again.
-        self.unread = 0 if state is self.state else random.randrange(turn)
+        self.unread = 0 if state is self.state else random.randrange(looks)
         self.state = state
         return True
 
@@ -322,7 +312,7 @@ class JobFinishedTrigger(BaseEventTrigger):
         self.job_ids = [model.guid(job_id, "job id") for job_id in job_ids] if job_ids else None
         self.job_names = list(job_names) if job_names else None
         if unknown := set(states or ()) - {"succeeded", "failed"}:
-            raise InvalidInput(f"states has {sorted(unknown)}; it takes 'succeeded' and 'failed'.")
+            raise errors.InvalidInput(f"states has {sorted(unknown)}; it takes 'succeeded' and 'failed'.")
         self.states = sorted(set(states)) if states else None
         self.timextender_conn_id = timextender_conn_id
         self.poll_interval = to_seconds(poll_interval, "poll_interval")
@@ -397,19 +387,23 @@ class JobFinishedTrigger(BaseEventTrigger):
                 remembered = told
 
     def _take(self, told: Told, job_id: str, found: Found, backlog: dict[tuple[str, str], End]) -> Told:
+        """Put what is news into the backlog."""
         if found.healed and not told.knows(job_id):
-            self.log.warning("TimeXtender job %s: what ended before this look is not told.", job_id)
+            self._warn(job_id, "what ended before this look is not told.")
         told = told.begun(job_id, [end for end in found.ends if end.name != found.running])
         if told.hides(job_id, found.ends) and job_id not in self._hidden:
             self._hidden.add(job_id)
-            self.log.warning(
-                "TimeXtender job %s: its executions without a readable time are not told, as there are more "
-                "of them than can be remembered.",
+            self._warn(
                 job_id,
+                "its executions without a readable time are not told, as there are more of them than can be "
+                "remembered.",
             )
         for end in told.news(job_id, [end for end in found.ends if end.name not in found.early]):
             backlog.setdefault((job_id, end.name), end)
         return told
+
+    def _warn(self, job_id: str, text: str) -> None:
+        self.log.warning("TimeXtender job %s: %s", job_id, text)
 
     async def _recall(self) -> Told:
         try:
@@ -437,20 +431,19 @@ class JobFinishedTrigger(BaseEventTrigger):
         async with shared_poll(self.timextender_conn_id, self.poll_interval) as poll:
             while True:
                 snapshot, found = await poll.next(), Found()
-                problem = snapshot.problem
                 jobs: Mapping[str, model.JobStatus | None] = {}
-                if problem is None:
-                    try:
-                        jobs = await self._jobs(poll, snapshot.statuses)
-                    except TimeXtenderError as error:
-                        problem = error
-                if str(problem or "") != said:
-                    said = str(problem or "")
+                problem = ""
+                try:
+                    jobs = await self._jobs(poll, snapshot)
+                except errors.TimeXtenderError as error:
+                    problem = str(error)
+                if problem != said:
+                    said = problem
                     self.log.warning("%s", said or "The jobs can be looked at again.")
-                length = every(len(jobs), self.poll_interval)
+                looks = every(len(jobs), self.poll_interval)
                 for job_id, status in jobs.items():
                     turn = turns.setdefault(job_id, Turn())
-                    if turn.has_come(status, length, clock()):
+                    if turn.has_come(status, looks, clock()):
                         read = await self._read(poll, job_id, status, turn)
                         if read is not None:
                             found = read
@@ -459,16 +452,16 @@ class JobFinishedTrigger(BaseEventTrigger):
                     found = Found()
                     yield found
 
-    async def _jobs(
-        self, poll: Poll, statuses: Mapping[str, model.JobStatus]
-    ) -> dict[str, model.JobStatus | None]:
+    async def _jobs(self, poll: Poll, snapshot: Snapshot) -> dict[str, model.JobStatus | None]:
         """Return the jobs to look at, each with its status if there is one."""
+        if snapshot.problem is not None:
+            raise snapshot.problem
         if self._named is None:
             jobs = await poll.send(jobs_api.list_jobs())
             self._named = [model.find_job(jobs, name).id for name in self.job_names or ()]
-        watched = [*(self.job_ids or ()), *self._named] or [status.job_id for status in statuses.values()]
+        watched = [*(self.job_ids or ()), *self._named] or [s.job_id for s in snapshot.statuses.values()]
         by_id = {model.canonical(job_id): job_id for job_id in watched}
-        found = ((job_id, statuses.get(key)) for key, job_id in by_id.items())
+        found = ((job_id, snapshot.statuses.get(key)) for key, job_id in by_id.items())
         # Asked for as the API itself writes it, which may compare letter by letter.
         return {status.job_id if status else job_id: status for job_id, status in found}
 
@@ -478,51 +471,50 @@ class JobFinishedTrigger(BaseEventTrigger):
         """Read one job's log; what is wrong with it keeps no other job from being told."""
         try:
             seen = await poll.send(seen_of(job_id))
-        except TimeXtenderError as error:
-            # A single 404 may be a gateway's: taken for an empty log, it would make news of a whole history.
-            # Twice, it stands for the log of a job that has never run.
-            missing = isinstance(error, Refused) and error.status == 404 and status is not None
-            again = str(error) == turn.trouble
-            self._pass_over(job_id, error, turn)
-            return Found(job_id, healed=True) if missing and again else None
+        except errors.TimeXtenderError as error:
+            return self._pass_over(job_id, status, error, turn)
         healed = bool(turn.trouble)
         if healed:
-            self.log.warning("TimeXtender job %s: its log can be read again.", job_id)
+            self._warn(job_id, "its log can be read again.")
             turn.trouble = ""
         idle = status is None or status.state is model.JobState.IDLE
         # A state without an end may be set before the end: it counts when two looks at an idle job show it.
         endless = frozenset(end.name for end in seen.ends if end.execution.end is None)
         early = endless - turn.endless if idle else endless
         turn.endless = endless if idle else frozenset()
-        running = (
-            None if idle else next((end.name for end in reversed(seen.ends) if end.name in endless), None)
-        )
-        unread = status.problem if status is not None and early else None
-        for what, problem in (
-            ("Its executions are told without.", seen.times),
-            ("What has no end is told when the job is idle.", unread),
-            (
-                "An execution of which this is all that is known is not told.",
-                seen.state if idle or (status and status.problem) else None,
+        candidates = (end.name for end in reversed(seen.ends) if end.name in endless)
+        running = None if idle else next(candidates, None)
+        unclear = status.problem if status else None
+        problems = {
+            "Its executions are told without.": seen.times,
+            "What has no end is told when the job is idle.": unclear if early else None,
+            "An execution of which this is all that is known is not told.": (
+                seen.state if idle or unclear else None
             ),
-        ):
+        }
+        for what, problem in problems.items():
             if problem and what not in turn.said:
                 turn.said.add(what)
-                self.log.warning("TimeXtender job %s: %s %s", job_id, problem, what)
+                self._warn(job_id, f"{problem} {what}")
         return Found(job_id, seen.ends, early, running, healed)
 
-    def _pass_over(self, job_id: str, error: TimeXtenderError, turn: Turn) -> None:
-        until = "its turn comes again"
-        if isinstance(error, AnswerTooLarge):
-            turn.rests_until, until = math.inf, "this watcher is started anew"
-        elif isinstance(error, Unavailable):
-            turn.rests_until = asyncio.get_running_loop().time() + (error.retry_after or 0)
-        if str(error) != turn.trouble:
+    def _pass_over(
+        self, job_id: str, status: model.JobStatus | None, error: errors.TimeXtenderError, turn: Turn
+    ) -> Found | None:
+        """Say once why a log cannot be read, and let it rest for as long as the server has asked for."""
+        too_large = isinstance(error, errors.AnswerTooLarge)
+        rest = math.inf if too_large else error.retry_after or 0.0
+        turn.rests_until = asyncio.get_running_loop().time() + rest
+        again = str(error) == turn.trouble
+        if not again:
             turn.trouble = str(error)
-            self.log.warning(
-                "TimeXtender job %s: its log cannot be read, so that what has ended is not told. It is not "
-                "asked for before %s. %s",
+            until = "this watcher is started anew" if too_large else "its turn comes again"
+            self._warn(
                 job_id,
-                until,
-                error,
+                "its log cannot be read, so that what has ended is not told. It is not asked for before "
+                f"{until}. {error}",
             )
+        # A single 404 may be a gateway's: taken for an empty log, it would make news of a whole history.
+        # Twice, it stands for the log of a job that has never run.
+        missing = isinstance(error, errors.Refused) and error.status == 404 and status is not None
+        return Found(job_id, healed=True) if missing and again else None
