@@ -68,17 +68,17 @@ class Run:
     endless: tuple[str, ...] = ()
     endless_since: datetime | None = None
 
-    def wants_log(self, status: JobStatus, every: int) -> bool:
+    def wants_log(self, status: JobStatus, looks: int) -> bool:
         """Tell whether the log is worth asking for, now that the job's status has been read.
 
         It is whenever the job's status has changed, and while an execution should show up in it. A busy job
-        is usually busy with our execution, so its log is read at every so many looks only; that still shows
-        our end when another execution keeps the job busy.
+        is usually busy with our execution, so its log is read after so many looks only; that still shows our
+        end when another execution keeps the job busy.
         """
         if self.trigger_id is None and self.completed_after is None:
             return False
         expected = self.trigger_id is not None and status.state not in _ACTIVE
-        return status.state is not self.state or expected or self.unread + 1 >= every
+        return status.state is not self.state or expected or self.unread + 1 >= looks
 
     def after(self, status: JobStatus, now: datetime, *, read: bool) -> Run:
         """Return the run with what a look adds to its memory.
@@ -277,13 +277,12 @@ def _judge_since(
     if (waiting := judge_job(status)) is not None:
         return waiting
     why = f"No execution has ended since {after.isoformat()}."
-    for execution in executions:
-        if execution.state is None and not execution.is_over and run.counts(execution):
-            why += f" One has begun whose state was not understood: {execution.problem}"
-            late = run.idle_for(now) >= run.start_timeout
-            if late and run.is_over_without_end(now):
-                raise errors.ContractError(f"TimeXtender job {status.job_id} is idle. {why}")
-            return Waiting("unknown", why, late)
+    if unclear := [e for e in executions if e.state is None and not e.is_over and run.counts(e)]:
+        why += f" One has begun whose state was not understood: {unclear[0].problem}"
+        late = run.idle_for(now) >= run.start_timeout
+        if late and run.is_over_without_end(now):
+            raise errors.ContractError(f"TimeXtender job {status.job_id} is idle. {why}")
+        return Waiting("unknown", why, late)
     if ends := [execution.end for execution in executions if execution.end is not None]:
         why += (
             f" The last end that the log shows is {max(ends).isoformat()}. If that is not so, and the API's "
