@@ -208,8 +208,9 @@ class Execution(AsDict):
     @property
     def is_over(self) -> bool:
         """Whether it has ended, whether or not it is known how and when."""
-        ended = self.state is not None and self.state is not ExecutionState.RUNNING
-        return ended or (self.state is None and not (self.end is None and self.end_problem is None))
+        if self.state is None:
+            return self.end is not None or self.end_problem is not None
+        return self.state is not ExecutionState.RUNNING
 
     @property
     def duration(self) -> float | None:
