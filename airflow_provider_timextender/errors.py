@@ -21,10 +21,13 @@ class TimeXtenderError(Exception):
     retry_after: float | None = None
     """Seconds for which the server asked to be left alone, ``None`` if it did not."""
 
+    of_poll: bool = False
+    """A poll has met it, for all that wait: what has worked before can be made to work again."""
+
     @property
     def may_pass(self) -> bool:
         """Whether a wait bears it for a while, once a look has succeeded."""
-        return self.transient
+        return self.transient or self.of_poll
 
 
 class InvalidInput(TimeXtenderError, ValueError):

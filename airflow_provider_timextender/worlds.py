@@ -212,9 +212,10 @@ class Triggerer:
             return await self.send(job_status(job_id)), self.now()
         self._used = seen.number
         if seen.problem is not None:
-            raise copy.copy(
-                seen.problem
-            )  # all that share the poll raise it, each with a traceback of its own
+            # All that share the poll raise it, each with a traceback of its own.
+            problem = copy.copy(seen.problem)
+            problem.of_poll = True
+            raise problem
         status = seen.statuses.get(canonical(job_id))
         return await self.send(job_status(job_id)) if status is None else status, seen.at
 

@@ -259,6 +259,14 @@ def test_r18_an_answer_that_comes_in_drops_holds_nobody_up(crowd: Any) -> None:
     assert time.monotonic() - began < 10
 
 
+@pytest.mark.parametrize("looked", [True, False])
+def test_r09_what_keeps_a_poll_from_looking_is_borne_by_who_has_looked(crowd: Any, looked: bool) -> None:
+    simulator = crowd(1)
+    simulator.fault("statuses", Fault("wrong type"))
+    event = fire(wait_for_all(simulator, known_key=looked)[0])
+    assert event.get("state" if looked else "error") == ("succeeded" if looked else "ContractError")
+
+
 @pytest.mark.parametrize("retry_after", ["1767225600000", "9" * 30])
 def test_r09_a_senseless_retry_after_ends_no_poll(crowd: Any, retry_after: str) -> None:
     simulator = crowd(1, duration=60)
