@@ -15,7 +15,7 @@ JOBS ?= 1 10 60
 # How many random lives of a task, for chaos and dialects
 SEEDS ?= 200
 # How many processes run tests beside each other: more than there are cores, as most tests wait
-WORKERS ?= 6
+WORKERS ?= 4
 BESIDE = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 # What decides about success, failure and a second load is covered entirely
 ENTIRELY = model vocabulary jobs_api verdict submission
@@ -50,10 +50,11 @@ quick: $(INSTALLED) ## Run the tests that need no Airflow, in less than a minute
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) tests/pure tests/http
 
 test: $(INSTALLED) ## Run all tests, in some minutes; what decides must be covered entirely
-	$(BIN)/python -m pytest $(BESIDE) --cov --cov-report=
+	$(BIN)/python -m pytest $(BESIDE) -m "not live" --cov --cov-report=
 	$(BIN)/python -m coverage report --fail-under=100 --show-missing \
 		--include='$(subst $(empty) ,$(comma),$(ENTIRELY:%=*/airflow_provider_timextender/%.py))'
 	$(BIN)/python -m coverage report --skip-covered
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m live
 
 test-live: $(INSTALLED) ## Run the tests in a live Airflow only (LIVE_TASKS=500 lets as many tasks wait)
 	$(BIN)/python -m pytest $(BESIDE) -m live

@@ -174,12 +174,14 @@ class Simulator:
 
     async def _stop(self) -> None:
         self._over.set()
-        if self._runner is not None:
-            connections = self._runner.server.connections if self._runner.server else []
-            transports = [connection.transport for connection in connections]
+        if self._runner is not None and self._runner.server is not None:
+            server = self._runner.server
+            connections = server.connections
             await self._runner.cleanup()
-            for transport in filter(None, transports):
-                transport.abort()  # whose client does not read what is left
+            await asyncio.sleep(0.01)  # in which those come that were accepted meanwhile
+            for connection in {*connections, *server.connections}:
+                if connection.transport is not None:
+                    connection.transport.abort()  # its client may not read what is left
             await asyncio.sleep(0)
 
     def _handler(

@@ -42,6 +42,7 @@ def until(condition: Any) -> None:
 def test_all_endpoints_give_the_same_in_every_dialect(simulator: Simulator) -> None:
     hook = TimeXtenderHook()
     load = simulator.job("load")
+    load.pickup = 1  # time enough for a busy machine to see it pending
     assert [(job.id, job.name) for job in hook.get_jobs()] == [(load.id, "load")]
     assert hook.get_job(job_name="load") == hook.get_job(load.id)
     receipt = hook.execute_job(load.id)
