@@ -24,7 +24,7 @@ from ..waiting import comes_true
 from .running import SHARES, events_of, fire, stored
 
 OTHER = "11111111-1111-1111-1111-111111111111"
-shares = pytest.mark.skipif(not SHARES, reason="before Airflow 3.3 each trigger has a poll of its own")
+ends_tasks = pytest.mark.skipif(not SHARES, reason="before Airflow 3.3 no trigger ends a task")
 
 
 def trigger(**arguments: Any) -> JobExecutionTrigger:
@@ -438,6 +438,7 @@ def ended_by(one: JobExecutionTrigger) -> Any:
     return event
 
 
+@ends_tasks
 @pytest.mark.parametrize("end_with", ["trigger_id", "result", "nothing", None])
 def test_a_success_ends_the_task_where_a_triggerer_runs(
     simulator: Simulator, mocker: Any, end_with: Any
@@ -458,12 +459,14 @@ def test_a_success_ends_the_task_where_a_triggerer_runs(
     assert fire(plain)["state"] == "succeeded", "dag.test() cannot end a task from a trigger"
 
 
+@ends_tasks
 def test_a_result_that_cannot_be_pushed_is_left_to_a_worker(simulator: Simulator, mocker: Any) -> None:
     mocker.patch("airflow.sdk.execution_time.xcom.XCom.set", side_effect=OSError("no space"))
     event = ended_by(trigger(trigger_id=simulator.run("load").trigger_id, end_with="result"))
     assert event.payload["state"] == "succeeded"
 
 
+@ends_tasks
 @pytest.mark.parametrize("end_with", ["trigger_id", "result", "nothing"])
 def test_r42_a_wait_that_began_before_a_listener_was_installed_ends_on_a_worker(
     simulator: Simulator, mocker: Any, listen: Callable[[str], None], end_with: Any

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
@@ -137,7 +138,12 @@ class Watcher:
 
     def watch(self, until: Callable[[list[Any]], bool], *, stored_too: bool = True) -> list[Any]:
         """Watch until the payloads told are enough, and stop as a triggerer does that is killed."""
-        return asyncio.run(self._watch(until, stored_too))
+        told = asyncio.run(self._watch(until, stored_too))
+        # What is under way then arrives all the same, and is not to be taken for the next watcher's.
+        for thread in threading.enumerate():
+            if "exchange" in thread.name:
+                thread.join(10)
+        return told
 
     async def _watch(self, until: Callable[[list[Any]], bool], stored_too: bool) -> list[Any]:
         one = stored(JobFinishedTrigger(**self._arguments))
