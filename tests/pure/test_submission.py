@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import uuid
+from contextlib import nullcontext
 from datetime import datetime, timedelta, timezone
 from typing import Any, get_args
 
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from airflow_provider_timextender.errors import ContractError, InvalidInput
 from airflow_provider_timextender.model import BLANK_GUID, Execution, ExecutionState, JobState, JobStatus
 from airflow_provider_timextender.submission import (
+    MOVES,
     Adopted,
     NotQueued,
     Outcome,
@@ -22,6 +25,7 @@ from airflow_provider_timextender.submission import (
     Stage,
     Tries,
     Unclear,
+    check_move,
     last_started,
 )
 
@@ -307,3 +311,12 @@ def test_which_execution_started_last() -> None:
     nameless, timeless = execution(None, start=99), execution(OURS, start=None)
     assert last_started([one, nameless], None) is nameless
     assert last_started([timeless, one], None) is timeless, "it may be ours"
+
+
+def test_any_move_that_is_not_in_the_table_is_refused() -> None:
+    stages = (None, *get_args(Stage))
+    allowed = {(move.before, move.after) for move in MOVES}
+    for move in itertools.product(stages, stages):
+        with nullcontext() if move in allowed else pytest.raises(RuntimeError, match="cannot go from"):
+            check_move(*move)
+    assert ("asked", "asked") not in allowed
