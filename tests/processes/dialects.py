@@ -46,6 +46,9 @@ MARGIN = 4.0
 LONG_AGO = 1.5
 """For so many seconds an execution has ended before one may ask why nobody has noticed."""
 
+LOOKS = 8
+"""After so many looks at the status of all jobs a watcher has read each log, if it can."""
+
 AGO = 100.0
 """Seconds since the executions of former days."""
 
@@ -437,15 +440,25 @@ async def _watch(life: Life, trigger: Any) -> None:
             life.told.append((time.time(), json.loads(json.dumps(event.payload))))
 
     listening = asyncio.create_task(listen())
-    await comes_true(lambda: bool(life.simulator.count("logs")), 1, pause=0.01)
+    simulator = life.simulator
+    # The second read of a log begins when the first, which shows what is history, is done with.
+    await comes_true(
+        lambda: simulator.count("logs") > 1 or simulator.count("statuses") >= LOOKS or listening.done(),
+        pause=0.01,
+    )
     await asyncio.sleep(3 * INTERVAL)
     life.since = time.time()
     begin(life)
     due = _ended(life, float("inf"))
-    end = max((e.ended for e in due), default=life.since) + life.simulator.job("load").log_lag + LONG_AGO
-    await comes_true(
-        lambda: len(life.told) >= max(1, len(due)) or listening.done(), end - time.time(), pause=INTERVAL
-    )
+    end = max((e.ended for e in due), default=life.since) + simulator.job("load").log_lag + LONG_AGO
+
+    def is_told() -> bool:
+        return len(life.told) >= max(1, len(due)) or listening.done()
+
+    await comes_true(is_told, end - time.time(), pause=INTERVAL)
+    # On a busy machine the watcher may have had its time and no chance.
+    looks = simulator.count("statuses") + LOOKS
+    await comes_true(lambda: is_told() or simulator.count("statuses") >= looks, pause=INTERVAL)
     await asyncio.sleep(4 * INTERVAL)  # for what is told twice
     if listening.done():
         await listening
