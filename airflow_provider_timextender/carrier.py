@@ -19,6 +19,7 @@ from dataclasses import replace
 from functools import cache, cached_property, partial
 from http.client import HTTPResponse
 from pathlib import Path
+from queue import SimpleQueue
 from threading import Thread
 from typing import Any, Self, TypeVar
 
@@ -61,7 +62,7 @@ class Carrier:
         self.understood = set() if understood is None else understood
         self._mask = Mask(settings.api_key)
         self._kept = _session(settings)
-        self._turns = asyncio.Semaphore(CONNECTIONS)
+        self._threads = _Threads()
 
     def __enter__(self) -> Self:
         return self
@@ -70,7 +71,8 @@ class Carrier:
         self.close()
 
     def close(self) -> None:
-        """Close the connections that are kept."""
+        """Close the connections that are kept; the threads end with what they were given."""
+        self._threads.end()
         self._kept.close()
 
     def send(self, call: Call[T]) -> T:
@@ -97,12 +99,15 @@ class Carrier:
         """Send one request, as :meth:`send`, without holding up the event loop.
 
         Two are sent at the same time; the others wait for their turn, which has no limit, as it is no fault
-        of the server's. When the wait is cancelled it ends at once, and the request at its own limit of time.
+        of the server's. When the wait is cancelled it ends at once, and a request that has begun at its own
+        limit of time.
         """
         loop = asyncio.get_running_loop()
         answered: asyncio.Future[T] = loop.create_future()
 
         def exchange() -> None:
+            if answered.cancelled():  # before its turn
+                return
             try:
                 tell = partial(answered.set_result, self.send(call))
             except BaseException as error:  # noqa: BLE001 - told to whoever waits
@@ -112,16 +117,12 @@ class Carrier:
             del tell  # so that the traceback of an error does not hold the error
 
         def end(tell: Callable[[], None]) -> None:
-            self._turns.release()
             if not answered.done():  # cancelled
                 tell()
 
-        await self._turns.acquire()
         try:
-            # A daemon, so that a silent server does not hold up the end of the process.
-            Thread(target=exchange, daemon=True).start()
+            self._threads.do(exchange)
         except RuntimeError as error:
-            self._turns.release()
             raise errors.Unreachable(f"Nothing could be sent ({error}).", sent=False) from None
         return await answered
 
@@ -163,6 +164,44 @@ class Carrier:
             self.understood.update([call.subject] * bool(found), [LIST_OF + call.subject] * is_list)
             return found
         raise errors.UnreadableAnswer(problem)
+
+
+class _Threads:
+    """A thread for each connection, which do in turn what they are given, from the first of it on.
+
+    They are daemons, so that a silent server does not hold up the end of the process; Python waits for those
+    of a ThreadPoolExecutor, even if it has been shut down.
+    """
+
+    def __init__(self) -> None:
+        self._given: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._begun = 0
+
+    def __del__(self) -> None:
+        self.end()
+
+    def do(self, work: Callable[[], None]) -> None:
+        """Let a thread do something when it comes to it.
+
+        :raises RuntimeError: if no thread can be started.
+        """
+        while self._begun < CONNECTIONS:
+            # It knows the queue only, so that whoever forgets to end it leaves no thread behind.
+            Thread(target=_do_all, args=(self._given,), daemon=True).start()
+            self._begun += 1
+        self._given.put(work)
+
+    def end(self) -> None:
+        """Let the threads end when they have done what they were given."""
+        for _ in range(self._begun):
+            self._given.put(None)
+        self._begun = 0
+
+
+def _do_all(given: SimpleQueue[Callable[[], None] | None]) -> None:
+    while (work := given.get()) is not None:
+        work()
+        del work  # and with it, what was answered
 
 
 # --- what arrives ---

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import gc
 import socket
 import ssl
 import subprocess
@@ -625,8 +626,41 @@ def test_an_answer_for_which_nobody_waits_any_more_does_no_harm(
     until = time.monotonic() + 10
     while threading.active_count() > before and time.monotonic() < until:
         time.sleep(0.01)
-    assert threading.active_count() <= before, "its thread ends with the request"
+    assert threading.active_count() <= before, "its threads end with the request"
     assert not [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")]
+
+
+def test_no_thread_is_started_for_each_call(
+    simulator: Simulator, make_carrier: Callable[..., Carrier], mocker: Any
+) -> None:
+    carrier, threads = make_carrier(), set()
+
+    def send(call: api.Call[Any]) -> Any:
+        threads.add(threading.current_thread())
+        return Carrier.send(carrier, call)
+
+    async def ask() -> None:
+        mocker.patch.object(carrier, "send", send)
+        await asyncio.gather(*[carrier.send_in_thread(LIST) for _ in range(30)])
+        for _ in range(10):
+            await carrier.send_in_thread(LIST)
+
+    asyncio.run(ask())
+    assert simulator.count("jobs") == 40
+    assert len(threads) <= CONNECTIONS
+    assert threading.current_thread() not in threads
+
+
+def test_a_carrier_that_nobody_closes_leaves_no_thread_behind(simulator: Simulator) -> None:
+    before, carrier = set(threading.enumerate()), Carrier(Settings(API_KEY, base_url=simulator.url))
+    asyncio.run(carrier.send_in_thread(LIST))
+    begun = set(threading.enumerate()) - before
+    assert len(begun) == CONNECTIONS
+    del carrier
+    gc.collect()
+    for thread in begun:
+        thread.join(10)
+        assert not thread.is_alive()
 
 
 def test_where_no_thread_can_be_started_nothing_is_sent_and_the_next_call_goes_on(
@@ -655,9 +689,11 @@ from airflow_provider_timextender.jobs_api import list_jobs
 
 async def main():
     carrier = Carrier(Settings("key", base_url=sys.argv[1], timeout=60))
-    asking = asyncio.create_task(carrier.send_in_thread(list_jobs()))
+    asking = [asyncio.create_task(carrier.send_in_thread(list_jobs())) for _ in range(10)]
     await asyncio.to_thread(sys.stdin.read)
-    asking.cancel()
+    for each in asking:
+        each.cancel()
+    carrier.close()
 
 asyncio.run(main())
 """
@@ -668,9 +704,10 @@ def test_a_silent_server_does_not_hold_up_the_end_of_a_process() -> None:
         command = [sys.executable, "-c", ASK_UNTIL_TOLD, f"http://127.0.0.1:{silent.getsockname()[1]}"]
         with subprocess.Popen(command, stdin=subprocess.PIPE) as asking:
             silent.settimeout(30)
-            accepted, _ = silent.accept()
-            with accepted:
-                assert accepted.recv(65536).startswith(b"GET /public/jobs")
+            with ExitStack() as accepted:
+                for _ in range(CONNECTIONS):
+                    connection = accepted.enter_context(silent.accept()[0])
+                    assert connection.recv(65536).startswith(b"GET /public/jobs")
                 began = time.monotonic()
                 asking.communicate(timeout=30)
                 assert time.monotonic() - began < 5
