@@ -42,7 +42,7 @@ def test_what_is_imported_is_declared() -> None:
         {re.split(r"[<>=\[; ]", r)[0] for r in requires(DISTRIBUTION) or [] if ("extra ==" in r) is is_extra}
         for is_extra in (False, True)
     )
-    assert declared == {"apache-airflow", "apache-airflow-providers-common-compat", "requests"}
+    assert declared == {"apache-airflow", "apache-airflow-providers-common-compat", "requests", "urllib3"}
     assert of_the_simulator == {"aiohttp"}
 
 
