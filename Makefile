@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 OLDEST = $(VENV)/oldest
 INSTALLED = $(VENV)/.installed
 BENCH = $(VENV)/bench
-# How many tasks wait, and how many seconds pass between two looks, for bench-waiting
+# How many tasks wait, and how many seconds pass between two looks, for bench-waiting and bench-waiting-oldest
 SIZES ?= 1 10 100 500 2000 10000
 INTERVAL ?= 5
 # How many jobs are watched, for bench-watching
@@ -25,10 +25,10 @@ comma := ,
 UPGRADE ?= --upgrade
 
 .PHONY: help demo quick test test-oldest test-live lint types docs build check clean constraints
-.PHONY: bench-waiting bench-watching bench-logs chaos dialects
+.PHONY: bench-waiting bench-waiting-oldest bench-watching bench-logs chaos dialects
 
 help: ## Show the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 22
 
 $(INSTALLED): pyproject.toml constraints/dev.txt
 	$(PYTHON) -m venv $(VENV)
@@ -100,6 +100,9 @@ $(BENCH)/.installed: $(INSTALLED) constraints/bench.txt
 
 bench-waiting: $(BENCH)/.installed ## Compare what waiting costs with other providers (SIZES='1 100', INTERVAL=5)
 	@$(BENCH)/bin/python benchmarks/waiting.py --sizes $(SIZES) --interval $(INTERVAL)
+
+bench-waiting-oldest: $(OLDEST)/.installed ## The same on the oldest Airflow, with the providers that it brings
+	@$(OLDEST)/bin/python benchmarks/waiting.py --sizes $(SIZES) --interval $(INTERVAL)
 
 bench-watching: $(INSTALLED) ## Show what it costs to watch jobs with large logs (JOBS='1 60')
 	@$(BIN)/python benchmarks/watching.py --jobs $(JOBS)

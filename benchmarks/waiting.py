@@ -30,9 +30,9 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -135,12 +135,14 @@ class Kind:
 
     :ivar trigger: returns the trigger for an execution's number and an interval.
     :ivar connection: returns the Airflow connection to a fake at a port.
+    :ivar package: what has to be installed.
     :ivar answer: how its fake answers; ``None`` if that is the provider's own simulator.
     """
 
     name: str
     trigger: Callable[[int, float], BaseTrigger]
     connection: Callable[[int], dict[str, Any]]
+    package: str
     answer: Callable[[str, bool], web.Response] | None = None
 
 
@@ -149,23 +151,26 @@ def _timextender_connection(port: int) -> dict[str, Any]:
 
 
 KINDS = {
-    "ours": Kind("TimeXtender", _ours, _timextender_connection),
+    "ours": Kind("TimeXtender", _ours, _timextender_connection, "airflow-provider-timextender"),
     "dbt": Kind(
         "dbt Cloud",
         _dbt,
         lambda port: {"conn_type": "dbt_cloud", "host": f"{HOST}:{port}", "password": "token"},
+        "apache-airflow-providers-dbt-cloud",
         _dbt_answer,
     ),
     "http": Kind(
         "HTTP sensor",
         _http,
         lambda port: {"conn_type": "http", "host": f"https://{HOST}", "port": port},
+        "apache-airflow-providers-http",
         _http_answer,
     ),
     "airbyte": Kind(
         "Airbyte",
         _airbyte,
         lambda port: {"conn_type": "airbyte", "host": f"https://{HOST}:{port}"},
+        "apache-airflow-providers-airbyte",
         _airbyte_answer,
     ),
 }
@@ -334,9 +339,10 @@ class Waiting:
             await asyncio.sleep(max(0, began + self._spread * (number + 1) / self._size - self._loop.time()))
 
     async def _wait(self, trigger: Any) -> None:
-        import greenback
+        with suppress(ImportError):  # Airflow 2 has no portals
+            import greenback
 
-        await greenback.ensure_portal()
+            await greenback.ensure_portal()
         try:
             async for event in trigger.run():
                 self.events.append((time.time(), self._problem(event.payload)))
@@ -565,11 +571,19 @@ def certify(home: Path) -> None:
     (home / "bundle.pem").write_bytes(bundle)
 
 
+def installed_version(package: str) -> str | None:
+    """Return the version of a package, ``None`` if it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
 def main() -> int:
     """Measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--sizes", type=int, nargs="+", default=[1, 10, 100, 500, 2000, 10000], metavar="N")
-    parser.add_argument("--kinds", choices=KINDS, nargs="+", default=list(KINDS))
+    parser.add_argument("--kinds", choices=KINDS, nargs="+", default=list(KINDS), help="whose triggers")
     parser.add_argument("--interval", type=float, default=5, help="seconds between two looks")
     parser.add_argument("--intervals", type=int, default=4, help="how many are measured")
     parser.add_argument(
@@ -578,21 +592,25 @@ def main() -> int:
     parser.add_argument("--patience", type=float, default=120, help="seconds for the first look of all")
     parser.add_argument("--cap", type=float, default=60, help="seconds for all events after the end")
     given = parser.parse_args()
+    installed = {package: found for package in PACKAGES if (found := installed_version(package))}
+    kinds = [name for name in given.kinds if KINDS[name].package in installed]
     options = Options(given.interval, given.intervals, given.burst, given.patience, given.cap)
 
     rows = []
     with tempfile.TemporaryDirectory(prefix="bench-waiting-") as home:
         certify(Path(home))
         for size in given.sizes:
-            for name in given.kinds:
+            for name in kinds:
                 print(f"N={size}: {KINDS[name].name} ...", file=sys.stderr, flush=True)
                 rows.append(measure(name, size, options, Path(home)))
     print(table(rows))
     print(f"\nInterval {options.interval:g} s, measured over {options.intervals} of them; ", end="")
     print("all started at once." if options.burst else "starts spread over one.")
     print("CPU, lag and memory are the waiting process's. One process is one triggerer.")
+    if missing := [KINDS[name].name for name in given.kinds if name not in kinds]:
+        print(f"Without {' and '.join(missing)}, as not installed here.")
     print(f"\n{platform.platform()}, {os.cpu_count()} CPUs, Python {platform.python_version()}; ", end="")
-    print(", ".join(f"{package} {version(package)}" for package in PACKAGES))
+    print(", ".join(f"{package} {found}" for package, found in installed.items()))
     print(f"\nAgain: python benchmarks/waiting.py {' '.join(sys.argv[1:])}".rstrip())
     return 0
 
