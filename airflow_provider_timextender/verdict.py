@@ -8,9 +8,11 @@ execution found under the trigger id says how it ended.
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import accumulate
 from typing import Any
 
 from airflow_provider_timextender import errors
@@ -368,14 +370,8 @@ def _why_failed(execution: Execution) -> str:
 
 def shorten(text: str, size: int) -> str:
     """Return the start of a text that takes at most so many bytes as JSON."""
-    used = kept = 0
-    for number, character in enumerate(text):
-        used += len(json.dumps(character)) - 2
-        if used > size:
-            return text[:kept] + "..."
-        if used <= size - 3:
-            kept = number + 1
-    return text
+    used = list(accumulate(len(json.dumps(character)) - 2 for character in text))
+    return text[: bisect_right(used, size - 3)] + "..." if used and used[-1] > size else text
 
 
 def conclude(verdict: Final) -> dict[str, Any]:
