@@ -21,24 +21,23 @@ class TimeXtenderError(Exception):
     retry_after: float | None = None
     """Seconds for which the server asked to be left alone, ``None`` if it did not."""
 
+    mendable: ClassVar[bool] = False
+    """What has worked before can be made to work again: a connection, or a gateway that restarts."""
+
     of_poll: bool = False
-    """A poll has met it, for all that wait: what has worked before can be made to work again."""
+    """A poll has met it, for all that wait; whatever it is, it is borne like what is mendable."""
 
     @property
     def may_pass(self) -> bool:
         """Whether a wait bears it for a while, once a look has succeeded."""
-        return self.transient or self.of_poll
+        return self.transient or self.mendable or self.of_poll
 
 
 class InvalidInput(TimeXtenderError, ValueError):
     """An argument or a connection field is unusable; nothing was sent."""
 
     retry_helps = False
-
-    @property
-    def may_pass(self) -> bool:
-        """A connection that has worked before may be mended."""
-        return True
+    mendable = True
 
 
 class Unreachable(TimeXtenderError):
@@ -70,15 +69,11 @@ class Refused(TimeXtenderError):
     """
 
     retry_helps = False
+    mendable = True
 
     def __init__(self, message: str, *, status: int | None = None) -> None:
         super().__init__(message)
         self.status = status
-
-    @property
-    def may_pass(self) -> bool:
-        """It may be the word of a maintenance, or of a gateway that restarts."""
-        return True
 
     @property
     def of_the_key(self) -> bool:
