@@ -16,6 +16,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowNot
 from airflow_provider_timextender import jobs_api, model
 from airflow_provider_timextender.errors import ExecutionNotFound, InvalidInput, TimeXtenderError, Unreachable
 from airflow_provider_timextender.inputs import to_job
+from airflow_provider_timextender.jobs_api import Call
 from airflow_provider_timextender.life import read, run_through, submit
 from airflow_provider_timextender.provider_info import get_provider_info
 from airflow_provider_timextender.worlds import Worker
@@ -23,7 +24,6 @@ from airflow_provider_timextender.worlds import Worker
 if TYPE_CHECKING:
     from airflow_provider_timextender.carrier import Carrier
     from airflow_provider_timextender.connection import Settings
-    from airflow_provider_timextender.jobs_api import Call
 
 T = TypeVar("T")
 
@@ -71,14 +71,14 @@ class TimeXtenderHook(BaseHook):
 
         try:
             return settings(self.get_connection(self.timextender_conn_id))
-        except InvalidInput:
-            raise
         except Exception as error:  # noqa: BLE001 - whatever keeps a connection in a secrets backend may raise it
             problem = self._no_connection(error)
         # Raised out here, without the frames in which the API key can be seen.
         raise problem
 
     def _no_connection(self, error: Exception) -> TimeXtenderError:
+        if isinstance(error, InvalidInput):
+            return error
         if isinstance(error, AirflowNotFoundException):
             return InvalidInput(f"{error}.")
         said = f"The Airflow connection {self.timextender_conn_id!r} could not be read: "
@@ -125,13 +125,9 @@ class TimeXtenderHook(BaseHook):
         from airflow_provider_timextender.connection import settings
 
         try:
-            fields = settings(await get_async_connection(self.timextender_conn_id))
-        except InvalidInput:
-            raise
+            return Carrier(settings(await get_async_connection(self.timextender_conn_id)), self.understood)
         except Exception as error:  # noqa: BLE001 - whatever keeps a connection may raise it
             problem = self._no_connection(error)
-        else:
-            return Carrier(fields, self.understood)
         raise problem
 
     def get_jobs(self) -> list[model.Job]:
