@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
-from airflow.providers.common.compat.sdk import BaseOperator
+from airflow.providers.common.compat.sdk import BaseOperator, Context
 
 from airflow_provider_timextender.ending import end_with
+from airflow_provider_timextender.life import Limits
 from airflow_provider_timextender.model import iso
+from airflow_provider_timextender.verdict import Run
 from airflow_provider_timextender.worlds import backstop
-
-if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
-
-    from airflow_provider_timextender.life import Limits
-    from airflow_provider_timextender.verdict import Run
 
 
 class DefersMixin(BaseOperator):

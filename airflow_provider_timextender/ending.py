@@ -10,12 +10,10 @@ import logging
 import re
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from airflow.providers.common.compat.sdk import BaseOperator
 from airflow.triggers.base import BaseTrigger, StartTriggerArgs
-
-if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import BaseOperator
 
 log = logging.getLogger(__name__)
 

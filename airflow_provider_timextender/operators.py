@@ -6,13 +6,14 @@ import json
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 from airflow.providers.common.compat.sdk import (
     AirflowFailException,
     AirflowTaskTimeout,
     BaseOperator,
     BaseOperatorLink,
+    Context,
     XCom,
     conf,
 )
@@ -32,9 +33,6 @@ from airflow_provider_timextender.life import Life, Limits, Task, run_through
 from airflow_provider_timextender.logs import LogFilter, exhaust, warn_that_it_runs_on, write
 from airflow_provider_timextender.verdict import Run
 from airflow_provider_timextender.worlds import TaskOnWorker
-
-if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
 
 MAX_XCOM_BYTES = 48 * 1024
 """The largest result that LogsOperator returns, as JSON: MySQL holds XComs of up to 64 KiB."""

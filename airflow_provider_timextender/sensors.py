@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 from functools import cached_property, partial
 from importlib import import_module
 from inspect import unwrap
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from airflow.providers.common.compat.sdk import (
     AirflowFailException,
@@ -15,6 +15,7 @@ from airflow.providers.common.compat.sdk import (
     AirflowSkipException,
     AirflowTaskTimeout,
     BaseSensorOperator,
+    Context,
     PokeReturnValue,
     conf,
 )
@@ -28,9 +29,6 @@ from airflow_provider_timextender.jobs_api import LIST_OF
 from airflow_provider_timextender.life import Limits, Wait, run_through
 from airflow_provider_timextender.verdict import Run, Waiting, for_people, result_of
 from airflow_provider_timextender.worlds import Worker, backstop
-
-if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
 
 MIN_INTERVAL = 1.0
 """Seconds between two looks of the triggerer where none were wanted."""
