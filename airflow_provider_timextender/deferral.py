@@ -1,13 +1,16 @@
-"""What the operator and the sensor share about waiting in the triggerer."""
+"""What the operator and the sensor share: their hook, and how they wait in the triggerer."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, Literal, NoReturn
 
 from airflow.providers.common.compat.sdk import BaseOperator, Context
 
 from airflow_provider_timextender.ending import end_with
+from airflow_provider_timextender.hooks import TimeXtenderHook
+from airflow_provider_timextender.inputs import to_seconds
 from airflow_provider_timextender.life import Limits
 from airflow_provider_timextender.model import iso
 from airflow_provider_timextender.verdict import Run
@@ -15,10 +18,20 @@ from airflow_provider_timextender.worlds import backstop
 
 
 class DefersMixin(BaseOperator):
-    """Waits in the triggerer, where a success also ends the task if nothing is left to do on a worker."""
+    """Has a hook, and can wait in the triggerer.
+
+    A success also ends the task there if nothing is left to do on a worker.
+    """
 
     deferrable: bool = False
     timextender_conn_id: str
+    max_unreachable: float
+
+    @cached_property
+    def hook(self) -> TimeXtenderHook:
+        """The hook for the connection."""
+        patience = to_seconds(self.max_unreachable, "max_unreachable")
+        return TimeXtenderHook(self.timextender_conn_id, max_unreachable=patience)
 
     def defer_to_trigger(
         self,

@@ -131,14 +131,6 @@ class ExecuteJobOperator(DefersMixin):
         self.if_running = if_running
         self._life: Life | None = None
 
-    @cached_property
-    def hook(self) -> TimeXtenderHook:
-        """The hook for the connection."""
-        return TimeXtenderHook(
-            self.timextender_conn_id,
-            max_unreachable=to_seconds(self.max_unreachable, "max_unreachable"),
-        )
-
     def execute(self, context: Context) -> str:
         """Queue the job, or go on with what an earlier try has queued, and wait for its end if asked to.
 

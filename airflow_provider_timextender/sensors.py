@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
-from functools import cached_property, partial
+from functools import partial
 from importlib import import_module
 from inspect import unwrap
 from typing import Any, NoReturn
@@ -24,7 +24,7 @@ from airflow_provider_timextender.deferral import DefersMixin
 from airflow_provider_timextender.ending import StartFromTrigger, StartTriggerArguments
 from airflow_provider_timextender.errors import ExecutionTimeout, TimeXtenderError, WaitTimeout
 from airflow_provider_timextender.hooks import TimeXtenderHook, no_vain_retry
-from airflow_provider_timextender.inputs import NOT_GIVEN, NotGiven, span, to_run, to_seconds
+from airflow_provider_timextender.inputs import NOT_GIVEN, NotGiven, span, to_run
 from airflow_provider_timextender.jobs_api import LIST_OF
 from airflow_provider_timextender.life import Limits, Wait, run_through
 from airflow_provider_timextender.verdict import Run, Waiting, for_people, result_of
@@ -124,14 +124,6 @@ class JobStatusSensor(DefersMixin, BaseSensorOperator):
     def trigger_backstop(self) -> timedelta:
         """When Airflow ends a wait of the triggerer, should the trigger not."""
         return backstop(self.timeout)
-
-    @cached_property
-    def hook(self) -> TimeXtenderHook:
-        """The hook for the connection."""
-        return TimeXtenderHook(
-            self.timextender_conn_id,
-            max_unreachable=to_seconds(self.max_unreachable, "max_unreachable"),
-        )
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Wait, and return the result or raise the failure."""
