@@ -166,19 +166,15 @@ class ExecuteJobOperator(DefersMixin):
         try:
             with no_vain_retry(unless=lambda: life.trigger_id is not None):
                 return run_through(life.live() if event is ... else life.resume(event))
-        except AirflowTaskTimeout:
+        except (Exception, AirflowTaskTimeout) as error:
             if life.trigger_id is not None:
-                self._stop(life, ExecutionTimeout("execution_timeout is over."), lasts=world.lasts)
-            if world.lasts or life.record is None:
+                self._stop(life, error, lasts=world.lasts)
+            if not isinstance(error, AirflowTaskTimeout) or world.lasts or life.record is None:
                 raise  # another try goes on from here
             raise AirflowFailException(
                 f"execution_timeout ({self.execution_timeout}) was over before it was known whether the "
                 "TimeXtender job was queued, so this task is not retried."
             ) from None
-        except Exception as error:
-            if life.trigger_id is None:
-                raise
-            self._stop(life, error, lasts=world.lasts)
 
     def _task(self, context: Context) -> Task:
         if self.if_running not in IF_RUNNING:
@@ -215,13 +211,15 @@ class ExecuteJobOperator(DefersMixin):
         returns: Literal["trigger_id"] | None = None if run.trigger_id is None else "trigger_id"
         self.defer_to_trigger(context, run, limits, known_key=True, returns=returns)
 
-    def _stop(self, life: Life, error: Exception, *, lasts: bool) -> NoReturn:
+    def _stop(self, life: Life, error: BaseException, *, lasts: bool) -> NoReturn:
         """Raise what the end of a wait for an execution means for this task.
 
         :param lasts: whether another try would go on with that execution.
         """
         if isinstance(error, JobError):
             raise error
+        if isinstance(error, AirflowTaskTimeout):
+            error = ExecutionTimeout("execution_timeout is over.")
         why = str(error)
         if not isinstance(error, WaitTimeout):
             why = f"its outcome could not be found out ({type(error).__name__}: {error})."
