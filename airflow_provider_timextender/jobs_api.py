@@ -453,10 +453,9 @@ def excerpt(answer: Answer) -> str:
 
 def _retry_after(answer: Answer) -> float | None:
     value = answer.headers.get("retry-after", "").strip()
-    if value.isdecimal():
-        return min(float(value), MAX_RETRY_AFTER)
+    now = datetime.now(timezone.utc)
     try:
-        wait = parsedate_to_datetime(value) - datetime.now(timezone.utc)
+        wait = float(value) if value.isdecimal() else (parsedate_to_datetime(value) - now).total_seconds()
     except (TypeError, ValueError, OverflowError):
         return None
-    return min(max(0.0, wait.total_seconds()), MAX_RETRY_AFTER)
+    return min(max(0.0, wait), MAX_RETRY_AFTER)

@@ -35,13 +35,7 @@ class ExecutionState(StrEnum):
     FAILED = "failed"
 
 
-SEVERITY_LEVELS: Mapping[str, int] = {
-    "debug": 10,
-    "info": 20,
-    "warning": 30,
-    "error": 40,
-    "critical": 50,
-}
+SEVERITY_LEVELS: Mapping[str, int] = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 """Severities of log entries, lowest first, with their level in Python's ``logging``."""
 
 _GUID = re.compile(r"(\{)?[0-9a-f]{8}(-?)([0-9a-f]{4}\2){3}[0-9a-f]{12}(?(1)\})", re.IGNORECASE)
