@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from importlib import import_module
@@ -127,32 +128,37 @@ class JobStatusSensor(DefersMixin, BaseSensorOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Wait, and return the result or raise the failure."""
+        with self._ending():
+            wait = self._wait = self._begin(context)
+            if self.deferrable:
+                verdict = run_through(wait.follow())
+            else:
+                # The base class would take a failure that is raised while poking for a failed look, which
+                # `silent_fail` ignores, so a final verdict comes back as the value of the last poke.
+                # Unwrapped, as Airflow 2 takes a call through the wrapper for one by the DAG's own code.
+                verdict = unwrap(BaseSensorOperator.execute)(self, context)
+            return run_through(wait.tell(verdict))
+
+    def execute_complete(self, context: Context, event: Any) -> dict[str, Any]:
+        """Succeed or fail as the trigger tells."""
+        with self._ending(event):
+            return result_of(event, "succeeded", "idle")
+
+    @contextmanager
+    def _ending(self, event: Any = None) -> Iterator[None]:
+        """Raise what an error means, by the options of a sensor.
+
+        :param event: what a trigger has told.
+        """
         try:
             with no_vain_retry():
-                wait = self._wait = self._begin(context)
-                if self.deferrable:
-                    verdict = run_through(wait.follow())
-                else:
-                    # The base class would take a failure that is raised while poking for a failed look, which
-                    # `silent_fail` ignores, so a final verdict comes back as the value of the last poke.
-                    # Unwrapped, as Airflow 2 takes a call through the wrapper for one by the DAG's own code.
-                    verdict = unwrap(BaseSensorOperator.execute)(self, context)
-                return run_through(wait.tell(verdict))
-        except AirflowSensorTimeout:
+                yield
+        except AirflowSensorTimeout:  # of the base class, as is the next one
             raise AirflowSensorTimeout(self._timed_out(self._why())) from None
         except AirflowSkipException:
             if self.soft_fail:
                 raise AirflowSkipException(self._timed_out(self._why())) from None
             raise
-        except (TimeXtenderError, AirflowFailException) as error:
-            self._skip_if_never_fail(error)
-            raise
-
-    def execute_complete(self, context: Context, event: Any) -> dict[str, Any]:
-        """Succeed or fail as the trigger tells."""
-        try:
-            with no_vain_retry():
-                return result_of(event, "succeeded", "idle")
         except WaitTimeout as error:
             message = self._timed_out(str(error), event)
             if self.soft_fail or self.never_fail:
@@ -161,12 +167,9 @@ class JobStatusSensor(DefersMixin, BaseSensorOperator):
                 raise AirflowTaskTimeout(message) from None
             raise AirflowSensorTimeout(message) from None
         except (TimeXtenderError, AirflowFailException) as error:
-            self._skip_if_never_fail(error)
+            if self.never_fail:
+                raise AirflowSkipException(f"Skipped, as never_fail is set: {error}") from error
             raise
-
-    def _skip_if_never_fail(self, error: Exception) -> None:
-        if self.never_fail:
-            raise AirflowSkipException(f"Skipped, as never_fail is set: {error}") from error
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Look once."""
