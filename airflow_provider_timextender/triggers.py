@@ -159,20 +159,19 @@ class JobExecutionTrigger(BaseTrigger):
         given = self.arguments
         # A sensor may have a timeout of 0, for a single look.
         timeout = span(given["timeout"] and to_seconds(given["timeout"], "timeout"))
-        patience = to_seconds(given["max_unreachable"], "max_unreachable")
         # That of the task, where Airflow has started it here; before Airflow 3 no trigger knows its task.
         of_task: timedelta | None = getattr(getattr(self, "task", None), "execution_timeout", None)
         began = to_time(given["asked_at"], "asked_at")
         if began is None:
             # Airflow has started the task here and keeps only the end, which an execution_timeout has brought
             # forward if a policy, say, has set one.
-            end: datetime | None = getattr(self, "timeout_after", None)
-            began = end - min(timeout + BACKSTOP, of_task or timedelta.max) if end else self._made
+            kept: datetime | None = getattr(self, "timeout_after", None)
+            began = kept - min(timeout + BACKSTOP, of_task or timedelta.max) if kept else self._made
         deadline = began + of_task if of_task else to_time(given["execution_deadline"], "execution_deadline")
         over = WaitTimeout(f"it was not over after {for_people(timeout.total_seconds())}.")
-        limits = Limits(interval, patience, began + timeout, over)
+        end = began + timeout
         # The next look would come after an interval, its jitter, and the time that a look takes.
-        if deadline is not None and deadline - timedelta(seconds=1.5 * interval) < limits.end:
-            forestalled = deadline - timedelta(seconds=1.5 * interval)
-            limits = Limits(interval, patience, forestalled, ExecutionTimeout("execution_timeout is over."))
-        return began, limits
+        forestalled = deadline - timedelta(seconds=1.5 * interval) if deadline else end
+        if forestalled < end:
+            end, over = forestalled, ExecutionTimeout("execution_timeout is over.")
+        return began, Limits(interval, to_seconds(given["max_unreachable"], "max_unreachable"), end, over)
