@@ -15,6 +15,8 @@ from typing import Any, Literal
 from airflow.providers.common.compat.sdk import BaseOperator
 from airflow.triggers.base import BaseTrigger, StartTriggerArgs
 
+from airflow_provider_timextender.worlds import backstop
+
 log = logging.getLogger(__name__)
 
 PUSH_TIMEOUT = 60
@@ -140,7 +142,7 @@ class StartTriggerArguments:
             trigger_cls=TRIGGER,
             trigger_kwargs={**arguments, "end_with": end_with(sensor, "result")},
             next_method="execute_complete",
-            timeout=sensor.trigger_backstop,
+            timeout=backstop(sensor.timeout),
         )
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -66,10 +65,6 @@ class LogFilter:
             return False
         return self.pattern is None or self.pattern.search(log.message) is not None
 
-    def select(self, logs: Iterable[Log]) -> Iterator[Log]:
-        """Yield the wanted entries."""
-        return filter(self.wants, logs)
-
 
 def write(logs: Sequence[Log], logger: Any) -> Iterator[None]:
     """Write entries to a task's log, each at its own level; of very many, the last ones.
@@ -94,11 +89,6 @@ def relay(execution: Execution, logger: Any) -> Iterator[None]:
     state = execution.state.value if execution.state else "over"
     logger.info("Execution %s %s. Its log:", execution.trigger_id, state)
     yield from write(execution.logs, logger)
-
-
-def exhaust(writing: Iterator[None]) -> None:
-    """Write all at once."""
-    deque(writing, maxlen=0)
 
 
 def warn_that_it_runs_on(logger: Any, job_id: str | None, trigger_id: str | None) -> None:

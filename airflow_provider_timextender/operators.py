@@ -30,7 +30,7 @@ from airflow_provider_timextender.errors import (
 from airflow_provider_timextender.hooks import TimeXtenderHook, no_vain_retry
 from airflow_provider_timextender.inputs import NOT_GIVEN, NotGiven, given, to_bool, to_job, to_seconds
 from airflow_provider_timextender.life import Life, Limits, Task, run_through
-from airflow_provider_timextender.logs import LogFilter, exhaust, warn_that_it_runs_on, write
+from airflow_provider_timextender.logs import LogFilter, warn_that_it_runs_on, write
 from airflow_provider_timextender.verdict import Run
 from airflow_provider_timextender.worlds import TaskOnWorker
 
@@ -302,8 +302,9 @@ class LogsOperator(BaseOperator):
             )
             trigger_id = given(self.trigger_id, "trigger_id")
             job_id = self.hook.resolve_job_id(self.job_id, self.job_name)
-            logs = list(wanted.select(self.hook.iter_job_logs(job_id, trigger_id)))
-            exhaust(write(logs, self.log))
+            logs = list(filter(wanted.wants, self.hook.iter_job_logs(job_id, trigger_id)))
+            for _ in write(logs, self.log):
+                pass  # a worker has nothing else to do in between
             entries = [log.to_dict() for log in logs]
             size = len(json.dumps(entries).encode())
             if size > MAX_XCOM_BYTES:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from functools import partial
 from importlib import import_module
 from inspect import unwrap
@@ -29,7 +29,7 @@ from airflow_provider_timextender.inputs import NOT_GIVEN, NotGiven, span, to_ru
 from airflow_provider_timextender.jobs_api import LIST_OF
 from airflow_provider_timextender.life import Limits, Wait, run_through
 from airflow_provider_timextender.verdict import Run, Waiting, for_people, result_of
-from airflow_provider_timextender.worlds import Worker, backstop
+from airflow_provider_timextender.worlds import Worker
 
 MIN_INTERVAL = 1.0
 """Seconds between two looks of the triggerer where none were wanted."""
@@ -120,11 +120,6 @@ class JobStatusSensor(DefersMixin, BaseSensorOperator):
             after = self.completed_after
             arguments["completed_after"] = after.isoformat() if isinstance(after, datetime) else after
         return arguments
-
-    @property
-    def trigger_backstop(self) -> timedelta:
-        """When Airflow ends a wait of the triggerer, should the trigger not."""
-        return backstop(self.timeout)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Wait, and return the result or raise the failure."""
