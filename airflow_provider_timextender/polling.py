@@ -64,6 +64,7 @@ class Poll:
 
     :ivar newest: the last snapshot; ``None`` before the first. :ivar sharers: how many wait.
     :ivar looks: how many looks have begun. :ivar interval: seconds between them.
+    :ivar understood: the subjects of calls that have been answered in the right shape before.
     """
 
     def __init__(self, timextender_conn_id: str, interval: float) -> None:
@@ -71,13 +72,9 @@ class Poll:
         self.sharers = self.looks = 0
         self.interval = interval
         self._hook = TimeXtenderHook(timextender_conn_id)
+        self.understood = self._hook.understood
         self._carrier: Carrier | None = None
         self._waiters: list[asyncio.Future[Snapshot]] = []
-
-    @property
-    def understood(self) -> set[str]:
-        """The subjects of calls that have been answered in the right shape before."""
-        return self._hook.understood
 
     @property
     def every(self) -> int:
@@ -119,8 +116,8 @@ class Poll:
                         problem = error if isinstance(error, TimeXtenderError) else Unreachable(said)
                         if problem.retry_after:
                             resting_until = at + timedelta(seconds=problem.retry_after)
-                self.newest = Snapshot(self.looks, at, statuses, problem)
-                await self._wake()
+                self.newest = snapshot = Snapshot(self.looks, at, statuses, problem)
+                await self._wake(snapshot)
                 await asyncio.sleep(self.interval * random.uniform(1, JITTER))
 
     async def _look(self, carriers: ExitStack, *, again: bool) -> Mapping[str, JobStatus]:
@@ -132,12 +129,11 @@ class Poll:
         statuses = await self._carrier.send_in_thread(all_job_statuses())
         return {canonical(status.job_id): status for status in statuses}
 
-    async def _wake(self) -> None:
-        assert self.newest is not None  # noqa: S101 - it has just been set
+    async def _wake(self, snapshot: Snapshot) -> None:
         waiters, self._waiters = self._waiters, []
         for number, waiter in enumerate(waiters, 1):
             if not waiter.done():
-                waiter.set_result(self.newest)
+                waiter.set_result(snapshot)
             if number % WOKEN_AT_ONCE == 0:
                 await asyncio.sleep(0)
 
