@@ -88,12 +88,8 @@ class TimeXtenderHook(BaseHook):
     def _carrier(self) -> Carrier:
         return self.get_conn()
 
-    @property
-    def _world(self) -> Worker:
-        return Worker(self, self.log)
-
     def _read(self, call: Call[T]) -> T:
-        return run_through(read(self._world, call, patience=self.max_unreachable))
+        return run_through(read(Worker(self, self.log), call, patience=self.max_unreachable))
 
     def send(self, call: Call[T]) -> T:
         """Carry a call once, whatever comes of it."""
@@ -162,7 +158,7 @@ class TimeXtenderHook(BaseHook):
         :raises SubmissionUncertain: if it may have arrived, and the answer does not tell.
         """
         call = jobs_api.execute_job(job_id)
-        return run_through(submit(self._world, call, patience=self.max_unreachable))
+        return run_through(submit(Worker(self, self.log), call, patience=self.max_unreachable))
 
     def get_job_status(self, job_id: str) -> model.JobStatus:
         """Return what a job is doing now. Idle says nothing about how its last execution ended."""
