@@ -105,21 +105,19 @@ class JobStatusSensor(DefersMixin, BaseSensorOperator):
     @property
     def trigger_arguments(self) -> dict[str, Any]:
         """What a trigger is given that Airflow starts without a worker; it renders what is templated."""
+        after = self.completed_after
         arguments = {
             "timextender_conn_id": self.timextender_conn_id,
             "job_id": self.job_id,
             "job_name": self.job_name,
+            "trigger_id": self.trigger_id,
+            "completed_after": after.isoformat() if isinstance(after, datetime) else after,
             "start_timeout": self.start_timeout,
             "poll_interval": self.poke_interval or MIN_INTERVAL,
             "timeout": self.timeout,
             "max_unreachable": self.max_unreachable,
         }
-        if self.trigger_id is not NOT_GIVEN:
-            arguments["trigger_id"] = self.trigger_id
-        if self.completed_after is not NOT_GIVEN:
-            after = self.completed_after
-            arguments["completed_after"] = after.isoformat() if isinstance(after, datetime) else after
-        return arguments
+        return {name: value for name, value in arguments.items() if value is not NOT_GIVEN}
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Wait, and return the result or raise the failure."""
