@@ -187,16 +187,12 @@ class JobStatusSensor(DefersMixin, BaseSensorOperator):
             asked_at=began,
         )
         run = run_of(self.hook.resolve_job_id(self.job_id, self.job_name))
-        interval = self.poke_interval
-        limits = Limits(
-            interval or MIN_INTERVAL if self.deferrable else interval,
-            self.hook.max_unreachable,
-            began + span(self.timeout),
-            WaitTimeout(),
-        )
+        end = began + span(self.timeout)
+        # The interval counts in the triggerer only; on a worker, the base class lets it pass.
+        limits = Limits(self.poke_interval or MIN_INTERVAL, self.hook.max_unreachable, end, WaitTimeout())
         world = Worker(self.hook, self.log, defer=partial(self._defer, context) if self.deferrable else None)
         # A sensor before this process may have looked for it, and has read the log then.
-        looked = (now - began).total_seconds() >= max(interval, 0.001)
+        looked = (now - began).total_seconds() >= max(self.poke_interval, 0.001)
         if looked:
             world.understood.add(f"{LIST_OF}log")
         return Wait(world, run, limits, looked=looked)
