@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any
 
 from airflow_provider_timextender.errors import InvalidInput
@@ -19,51 +18,44 @@ MAX_LINE = 20_000
 """How many characters of one entry are repeated there."""
 
 
-@dataclass(frozen=True)
 class LogFilter:
-    """Which log entries are wanted. What cannot be told of an entry never excludes it."""
+    """Which log entries are wanted. What cannot be told of an entry never excludes it.
 
-    min_level: int = 0
-    since: datetime | None = None
-    until: datetime | None = None
-    pattern: re.Pattern[str] | None = None
+    It checks what a user typed or a template rendered; blank text counts as not given.
 
-    @classmethod
-    def parse(
-        cls,
+    :param min_severity: ``debug``, ``info``, ``warning``, ``error`` or ``critical``.
+    :param since: ISO 8601, inclusive; without an offset it is UTC. :param until: likewise.
+    :param message_pattern: a regular expression, searched in the message.
+    :raises InvalidInput: if one of them is unusable.
+    """
+
+    def __init__(
+        self,
         *,
         min_severity: str | None = None,
         since: datetime | str | None = None,
         until: datetime | str | None = None,
         message_pattern: str | None = None,
-    ) -> LogFilter:
-        """Check what a user typed or a template rendered; blank text counts as not given.
-
-        :param min_severity: ``debug``, ``info``, ``warning``, ``error`` or ``critical``.
-        :param since: ISO 8601, inclusive; without an offset it is UTC. :param until: likewise.
-        :param message_pattern: a regular expression, searched in the message.
-        :raises InvalidInput: if one of them is unusable.
-        """
+    ) -> None:
         if min_severity and min_severity not in SEVERITY_LEVELS:
             raise InvalidInput(f"min_severity is {min_severity!r}; it takes {', '.join(SEVERITY_LEVELS)}.")
         try:
-            pattern = re.compile(message_pattern) if message_pattern else None
+            self._pattern = re.compile(message_pattern or "")
         except re.error as error:
             raise InvalidInput(
                 f"message_pattern {message_pattern!r} is not a regular expression: {error}."
             ) from None
-        level = SEVERITY_LEVELS[min_severity] if min_severity else 0
-        return cls(level, to_time(since, "since"), to_time(until, "until"), pattern)
+        self._min_level = SEVERITY_LEVELS[min_severity] if min_severity else 0
+        self._since = to_time(since, "since") or datetime.min.replace(tzinfo=timezone.utc)
+        self._until = to_time(until, "until") or datetime.max.replace(tzinfo=timezone.utc)
 
     def wants(self, log: Log) -> bool:
         """Tell whether an entry is wanted."""
-        if log.severity is not None and log.level < self.min_level:
+        if log.severity is not None and log.level < self._min_level:
             return False
-        if log.time is not None and self.since is not None and log.time < self.since:
+        if log.time is not None and not self._since <= log.time <= self._until:
             return False
-        if log.time is not None and self.until is not None and log.time > self.until:
-            return False
-        return self.pattern is None or self.pattern.search(log.message) is not None
+        return self._pattern.search(log.message) is not None
 
 
 def write(logs: Sequence[Log], logger: Any) -> Iterator[None]:

@@ -294,7 +294,7 @@ class LogsOperator(BaseOperator):
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Read, filter, write and return the log."""
         with no_vain_retry():
-            wanted = LogFilter.parse(
+            wanted = LogFilter(
                 min_severity=self.min_severity,
                 since=self.since,
                 until=self.until,
