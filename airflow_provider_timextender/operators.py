@@ -18,15 +18,8 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
+from airflow_provider_timextender import errors
 from airflow_provider_timextender.deferral import DefersMixin
-from airflow_provider_timextender.errors import (
-    ContractError,
-    ExecutionTimeout,
-    InvalidInput,
-    JobError,
-    TimeXtenderError,
-    WaitTimeout,
-)
 from airflow_provider_timextender.hooks import TimeXtenderHook, no_vain_retry
 from airflow_provider_timextender.inputs import NOT_GIVEN, NotGiven, given, to_bool, to_job, to_seconds
 from airflow_provider_timextender.life import Life, Limits, Task, run_through
@@ -178,7 +171,7 @@ class ExecuteJobOperator(DefersMixin):
 
     def _task(self, context: Context) -> Task:
         if self.if_running not in IF_RUNNING:
-            raise InvalidInput(f"if_running is {self.if_running!r}; it takes {', '.join(IF_RUNNING)}.")
+            raise errors.InvalidInput(f"if_running is {self.if_running!r}; it takes {', '.join(IF_RUNNING)}.")
         dag_run: Any = context.get("dag_run")
         default = conf.getfloat("sensors", "default_timeout")
         job_id, job_name = to_job(self.job_id, self.job_name)
@@ -216,20 +209,20 @@ class ExecuteJobOperator(DefersMixin):
 
         :param lasts: whether another try would go on with that execution.
         """
-        if isinstance(error, JobError):
+        if isinstance(error, errors.JobError):
             raise error
         if isinstance(error, AirflowTaskTimeout):
-            error = ExecutionTimeout("execution_timeout is over.")
+            error = errors.ExecutionTimeout("execution_timeout is over.")
         why = str(error)
-        if not isinstance(error, WaitTimeout):
+        if not isinstance(error, errors.WaitTimeout):
             why = f"its outcome could not be found out ({type(error).__name__}: {error})."
         stopped = f"Stopped waiting for TimeXtender job {life.job_id} (trigger id {life.trigger_id}): {why} "
-        cause = None if isinstance(error, TimeXtenderError) else error
-        kind = type(error) if isinstance(error, TimeXtenderError) else TimeXtenderError
-        if lasts and kind.retry_helps and not isinstance(error, WaitTimeout):
+        cause = None if isinstance(error, errors.TimeXtenderError) else error
+        kind = type(error) if isinstance(error, errors.TimeXtenderError) else errors.TimeXtenderError
+        if lasts and kind.retry_helps and not isinstance(error, errors.WaitTimeout):
             raise kind(f"{stopped}Another try of this task goes on with this execution.") from cause
         reason = "The execution may still be running in TimeXtender"
-        if isinstance(error, ContractError) and not kind.retry_helps:
+        if isinstance(error, errors.ContractError) and not kind.retry_helps:
             reason = "Another try would understand no more"
         raise AirflowFailException(f"{stopped}{reason}, so this task is not retried.") from cause
 
@@ -308,7 +301,7 @@ class LogsOperator(BaseOperator):
             entries = [log.to_dict() for log in logs]
             size = len(json.dumps(entries).encode())
             if size > MAX_XCOM_BYTES:
-                raise InvalidInput(
+                raise errors.InvalidInput(
                     f"{len(entries)} log entries of TimeXtender job {job_id} take {size // 1024} KiB, more "
                     f"than the {MAX_XCOM_BYTES // 1024} KiB that an XCom holds everywhere. Narrow them with "
                     "trigger_id, min_severity, since, until or message_pattern."
