@@ -19,12 +19,7 @@ from airflow_provider_timextender.inputs import to_bool, to_seconds
 from airflow_provider_timextender.jobs_api import DEFAULT_API_KEY_HEADER, DEFAULT_BASE_URL
 from airflow_provider_timextender.vocabulary import Vocabulary
 
-DEFAULT_TIMEOUT = 30.0
-"""Seconds to wait for a connection, and again for each piece of an answer."""
-
 MAX_TIMEOUT = 3600
-
-DEFAULT_PORTAL_URL = "https://portal.timextender.com"  # assumed
 
 
 class ConnectionFields(Protocol):
@@ -42,7 +37,8 @@ class ConnectionFields(Protocol):
 class Settings:
     """A checked connection.
 
-    :ivar base_url: without a trailing slash. :ivar timeout: seconds.
+    :ivar base_url: without a trailing slash.
+    :ivar timeout: seconds to wait for a connection, and again for each piece of an answer.
     :ivar verify: ``True``, ``False``, or the path of a CA bundle.
     :ivar proxies: URL scheme -> proxy URL; empty leaves it to ``HTTPS_PROXY`` and ``NO_PROXY``.
     :ivar timezone: that of the API's times without an offset.
@@ -51,12 +47,12 @@ class Settings:
     api_key: str = field(repr=False)
     base_url: str = DEFAULT_BASE_URL
     api_key_header: str = DEFAULT_API_KEY_HEADER
-    timeout: float = DEFAULT_TIMEOUT
+    timeout: float = 30.0
     verify: bool | str = True
     proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
     vocabulary: Vocabulary = field(default_factory=Vocabulary, repr=False)
     timezone: tzinfo = UTC  # assumed
-    portal_url: str = DEFAULT_PORTAL_URL
+    portal_url: str = "https://portal.timextender.com"  # assumed
 
     def link(self, job_id: str, trigger_id: str) -> str:
         """Return the portal's address for an execution.
@@ -78,13 +74,13 @@ def settings(connection: ConnectionFields) -> Settings:
         return Settings(
             api_key=_api_key(connection.password),
             base_url=_base_url(connection, allow_http=to_bool(extra.get("allow_http", False), "allow_http")),
-            api_key_header=_header(extra.get("api_key_header", DEFAULT_API_KEY_HEADER)),
-            timeout=_timeout(extra.get("timeout", DEFAULT_TIMEOUT)),
-            verify=_verify(extra.get("verify", True)),
+            api_key_header=_header(extra.get("api_key_header", Settings.api_key_header)),
+            timeout=_timeout(extra.get("timeout", Settings.timeout)),
+            verify=_verify(extra.get("verify", Settings.verify)),
             proxies=_proxies(extra.get("proxies")),
             vocabulary=Vocabulary().override(_object(extra.get("vocabulary"), "vocabulary")),
-            timezone=_timezone(extra["timezone"]) if "timezone" in extra else UTC,  # assumed
-            portal_url=_portal_url(extra.get("portal_url", DEFAULT_PORTAL_URL)),
+            timezone=_timezone(extra["timezone"]) if "timezone" in extra else Settings.timezone,
+            portal_url=_portal_url(extra.get("portal_url", Settings.portal_url)),
         )
     except InvalidInput as error:
         problem = f"Airflow connection {connection.conn_id!r}: {error}"
