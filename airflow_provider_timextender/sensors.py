@@ -146,12 +146,10 @@ class JobStatusSensor(DefersMixin, BaseSensorOperator):
         try:
             with no_vain_retry():
                 yield
-        except AirflowSensorTimeout:  # of the base class, as is the next one
-            raise AirflowSensorTimeout(self._timed_out(self._why())) from None
-        except AirflowSkipException:
-            if self.soft_fail:
-                raise AirflowSkipException(self._timed_out(self._why())) from None
-            raise
+        except (AirflowSensorTimeout, AirflowSkipException) as error:  # of the base class
+            if isinstance(error, AirflowSkipException) and not self.soft_fail:
+                raise
+            raise type(error)(self._timed_out(self._why())) from None
         except WaitTimeout as error:
             message = self._timed_out(str(error), event)
             if self.soft_fail or self.never_fail:
