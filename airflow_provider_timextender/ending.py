@@ -22,8 +22,6 @@ log = logging.getLogger(__name__)
 PUSH_TIMEOUT = 60
 """Seconds that the XCom of a task's result may take."""
 
-TRIGGER = f"{__package__}.triggers.JobExecutionTrigger"
-
 _NAMES = "ds|ds_nodash|ts|ts_nodash|logical_date|data_interval_start|data_interval_end|dag_run|run_id"
 _VALUE = r"""(?:'[^'{}]*'|"[^"{}]*"|[\d.]+)"""
 _CALL = rf"\(\s*(?:{_VALUE}(?:\s*,\s*{_VALUE})*)?\s*\)"
@@ -139,7 +137,7 @@ class StartTriggerArguments:
         if not all(map(_is_known_in_triggerer, arguments.values())) or worker_has_to_tell():
             return None
         return StartTriggerArgs(
-            trigger_cls=TRIGGER,
+            trigger_cls=f"{__package__}.triggers.JobExecutionTrigger",
             trigger_kwargs={**arguments, "end_with": end_with(sensor, "result")},
             next_method="execute_complete",
             timeout=backstop(sensor.timeout),

@@ -149,7 +149,9 @@ class JobStatusSensor(DefersMixin, BaseSensorOperator):
         except (AirflowSensorTimeout, AirflowSkipException) as error:  # of the base class
             if isinstance(error, AirflowSkipException) and not self.soft_fail:
                 raise
-            raise type(error)(self._timed_out(self._why())) from None
+            seen = self._wait.seen.why if self._wait and self._wait.seen else "no look succeeded."
+            why = f"it was not over after {for_people(self.timeout)}. {seen}"
+            raise type(error)(self._timed_out(why)) from None
         except WaitTimeout as error:
             message = self._timed_out(str(error), event)
             if self.soft_fail or self.never_fail:
@@ -209,10 +211,6 @@ class JobStatusSensor(DefersMixin, BaseSensorOperator):
         first_try = (ti.max_tries or 0) - (self.retries or 0) + 1
         first_start = import_module("airflow.sensors.base")._orig_start_date
         return first_start(ti.dag_id, ti.task_id, ti.run_id, ti.map_index, first_try) or now
-
-    def _why(self) -> str:
-        seen = self._wait.seen.why if self._wait and self._wait.seen else "no look succeeded."
-        return f"it was not over after {for_people(self.timeout)}. {seen}"
 
     def _timed_out(self, why: str, event: Mapping[str, Any] | None = None) -> str:
         told = (event or {}).get("job_id") or self.job_id or self.job_name
