@@ -82,13 +82,9 @@ class _Parser:
         return model.JobStatus(job_id, model.JobState(state) if state else None, problem, obj)
 
     def submission(self, obj: Mapping[str, Any], job_id: str) -> model.Submission:
+        trigger_id = self.needed_guid(obj, "submission.trigger_id")
         message = self.text(obj, "submission.message")
-        return model.Submission(
-            job_id=job_id,
-            trigger_id=self.needed_guid(obj, "submission.trigger_id"),
-            message=model.plain(message[:1000]) if message is not None else None,
-            raw=obj,
-        )
+        return model.Submission(job_id, trigger_id, message and model.plain(message[:1000]), obj)
 
     def log(self, obj: Mapping[str, Any]) -> model.Log:
         return model.Log(
