@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, tzinfo
+from ipaddress import ip_address
 from typing import Any, Protocol
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
@@ -136,7 +137,7 @@ def _base_url(connection: ConnectionFields, *, allow_http: bool) -> str:
         raise InvalidInput(f"the host {typed!r} has the scheme {url.scheme!r}; use https.")
     if url.query or url.fragment:
         raise InvalidInput(f"the host {typed!r} must end with the domain or a path prefix.")
-    if url.scheme == "http" and not allow_http and not _THIS_MACHINE.fullmatch(host):
+    if url.scheme == "http" and not allow_http and not _is_this_machine(host):
         raise InvalidInput(
             f"the host {typed!r} is plain http, which would show the API key to the network. Use https, "
             'or set {"allow_http": true} in the extra if the network is trusted.'
@@ -148,7 +149,11 @@ def _base_url(connection: ConnectionFields, *, allow_http: bool) -> str:
     return url._replace(port=port, path=(url.path or "").rstrip("/"), query=None, fragment=None).url
 
 
-_THIS_MACHINE = re.compile(r"(.+\.)?localhost|127(\.\d+){3}|\[::1\]")
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def _header(name: Any) -> str:
