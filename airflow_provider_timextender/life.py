@@ -507,9 +507,9 @@ class Life:
     async def _live(self) -> str:
         record = self._stored = self._world.recall()
         self.job_id = await self._job_id(record)
-        if not self._world.lasts and self._world.tries.retries:
-            await self._look_before_a_blind_retry()
         trigger_id = await self._inherit(record)
+        if not self._world.lasts and self._world.tries.retries:
+            trigger_id = await self._look_before_a_blind_retry()
         while trigger_id is None:
             trigger_id = await self._queue()
         self.trigger_id = trigger_id
@@ -685,10 +685,12 @@ class Life:
         gone = isinstance(verdict, Waiting) and verdict.state == "idle"
         return cleared and (isinstance(verdict, Succeeded) or (gone and late))
 
-    async def _look_before_a_blind_retry(self) -> None:
+    async def _look_before_a_blind_retry(self) -> str | None:
         """Look at the job before another try without any memory queues it.
 
-        :raises SubmissionUncertain: if the job is busy and would be queued all the same, or if the last
+        :return: the execution that it attaches to, if it is to do that.
+        :raises JobBusy: if it is busy, and is not to be queued then.
+        :raises SubmissionUncertain: if it is busy and would be queued all the same, or if the last
             execution since the DAG run began has not failed. It may be that of an earlier try whose worker
             has died.
         """
@@ -697,11 +699,17 @@ class Life:
             "after it has queued the job, the next try can only look whether the job seems to have run."
         )
         if self._world.tries.is_first():
-            return
-        status, executions, _ = await self._survey()
-        waiting = judge_job(status)
-        if waiting is not None and self._task.if_running not in ("submit", "wait"):
-            return  # a busy job is no sign if nothing is queued then anyway
+            return None
+        while True:
+            status, executions, _ = await self._survey()
+            waiting = judge_job(status)
+            if waiting is None or self._task.if_running in ("submit", "wait"):
+                break
+            # A busy job is no sign, as nothing is queued beside it: but if it has ended by now, it is.
+            if self._task.if_running == "fail":
+                raise self._busy(waiting)
+            if (trigger_id := await self._attach()) is not None:
+                return trigger_id
         why = waiting.why if waiting else None
         last = last_started(executions, self._task.since)
         if why is None and last is not None and last.state is not ExecutionState.FAILED:
@@ -712,6 +720,7 @@ class Life:
                 f"An earlier try of this task may have queued {self._job}, or have ended before. {why} It is "
                 f"not queued again, as that could run the load twice. {HOW_TO_DECIDE}"
             )
+        return None
 
     # --- queueing ---
 
@@ -799,7 +808,10 @@ class Life:
 
     async def _refuse_if_busy(self) -> None:
         if (busy := judge_job(await self._read(job_status(self.job_id)))) is not None:
-            raise JobBusy(f"{self._job} was not queued, as if_running says. {busy.why}")
+            raise self._busy(busy)
+
+    def _busy(self, seen: Waiting) -> JobBusy:
+        return JobBusy(f"{self._job} was not queued, as if_running says. {seen.why}")
 
     async def _wait_for_turn(self) -> None:
         """Return when the job is idle."""
