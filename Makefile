@@ -14,6 +14,8 @@ INTERVAL ?= 5
 JOBS ?= 1 10 60
 # How many random lives of a task, for chaos and dialects
 SEEDS ?= 200
+# Which part of the lives in a virtual world is lived, for explore
+PART ?= 1
 # How many processes run tests beside each other: more than there are cores, as most tests wait
 WORKERS ?= 4
 BESIDE = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
@@ -25,7 +27,7 @@ comma := ,
 UPGRADE ?= --upgrade
 
 .PHONY: help demo quick test test-oldest test-live lint types docs build check clean constraints
-.PHONY: bench-waiting bench-waiting-oldest bench-watching bench-logs chaos dialects
+.PHONY: bench-waiting bench-waiting-oldest bench-watching bench-logs chaos dialects explore
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 22
@@ -45,6 +47,10 @@ chaos: $(INSTALLED) ## Live random lives of a task, with faults and deaths (SEED
 
 dialects: $(INSTALLED) ## Live tasks against random dialects of the API (SEEDS=2000 lives more)
 	@$(BIN)/python -m tests.processes.dialects --seeds $(SEEDS)
+
+explore: $(INSTALLED) ## Live every death of a task in a virtual world, then take out each rule (PART=0.1 lives less)
+	@$(BIN)/python -m tests.pure.explore --part $(PART)
+	@$(BIN)/python -m tests.pure.mutations
 
 quick: $(INSTALLED) ## Run the tests that need no Airflow, in less than a minute
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) tests/pure tests/http
