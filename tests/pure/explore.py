@@ -159,9 +159,11 @@ def taken_for_dead() -> Iterator[Plan]:
 def dead_beside_the_living() -> Iterator[Plan]:
     """Yield such workers, and a death of whoever works then."""
     for plan in taken_for_dead():
-        count = len(points_of(plan))
-        for death in random.Random(repr(plan)).sample(range(1, count + 1), 5):
-            yield replace(plan, family="taken for dead, death", deaths=(death,))
+        chance = random.Random(repr(plan))
+        # Which of the two workers hears first of the end depends on when that is.
+        two = replace(plan, family="taken for dead, death", duration=round(chance.uniform(30, 42), 1))
+        for death in chance.sample(range(1, len(points_of(two)) + 1), 5):
+            yield replace(two, deaths=(death,))
 
 
 def dialects() -> Iterator[Plan]:

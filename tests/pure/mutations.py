@@ -376,7 +376,7 @@ def plans_for(families: Sequence[str]) -> Iterator[Plan]:
         yield from plans[:MOST]
 
 
-MOST = 4000
+MOST = 8000
 """How many lives of a family have their chance to notice."""
 
 
