@@ -19,7 +19,8 @@ BAD = ("wrong", "double", "lost")
 
 def judged(universe: Universe) -> list[str]:
     """Return what is bad about how it went."""
-    return [said for task in universe.tasks for said in (*doubles(task), *judge(task))]
+    bad = [said for task in universe.tasks for said in (*doubles(task), *judge(task))]
+    return [*bad, "lost: it goes on for ever"] if universe.endless else bad
 
 
 def loads_of(task: Airflow) -> list[Any]:
