@@ -27,7 +27,7 @@ comma := ,
 UPGRADE ?= --upgrade
 
 .PHONY: help demo quick test test-oldest test-live lint types docs build check clean constraints
-.PHONY: bench-waiting bench-waiting-oldest bench-watching bench-logs chaos dialects explore
+.PHONY: bench-waiting bench-waiting-oldest bench-watching bench-logs chaos dialects explore mutations
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 22
@@ -48,8 +48,11 @@ chaos: $(INSTALLED) ## Live random lives of a task, with faults and deaths (SEED
 dialects: $(INSTALLED) ## Live tasks against random dialects of the API (SEEDS=2000 lives more)
 	@$(BIN)/python -m tests.processes.dialects --seeds $(SEEDS)
 
-explore: $(INSTALLED) ## Live every death of a task in a virtual world, then take out each rule (PART=0.1 lives less)
+explore: $(INSTALLED) ## Live every death of a task in a virtual world (PART=0.1 lives less), and the mutations
 	@$(BIN)/python -m tests.pure.explore --part $(PART)
+	@$(MAKE) --no-print-directory mutations
+
+mutations: $(INSTALLED) ## Take each rule of a life out of the package: some virtual life has to notice
 	@$(BIN)/python -m tests.pure.mutations
 
 quick: $(INSTALLED) ## Run the tests that need no Airflow, in less than a minute
@@ -96,9 +99,7 @@ build: $(INSTALLED) ## Build the wheel and the sdist, and install the wheel in a
 	$(BIN)/uv pip install --quiet --python $(VENV)/clean/bin/python --constraint constraints/dev.txt dist/*.whl
 	AIRFLOW_HOME=$(CURDIR)/$(VENV)/clean/home $(VENV)/clean/bin/airflow providers get airflow-provider-timextender --output yaml
 
-check: lint types test explore test-oldest docs build ## All of the above, but a tenth of the virtual lives
-
-check: PART = 0.1
+check: lint types test mutations test-oldest docs build ## All of the above, without campaigns and benchmarks
 
 $(BENCH)/.installed: $(INSTALLED) constraints/bench.txt
 	$(PYTHON) -m venv --clear $(BENCH)

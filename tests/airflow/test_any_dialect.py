@@ -539,7 +539,7 @@ def test_r06_r08_what_is_over_without_an_end_is_over_for_the_next_try(
 def test_r07_attaching_finds_what_runs_under_a_word_that_is_set_before_the_end(
     monkeypatch: pytest.MonkeyPatch, ti: TaskInstance
 ) -> None:
-    with speaking(monkeypatch, Dialect(unfinished_state="succeeded"), duration=0.6, pickup=0.0) as simulator:
+    with speaking(monkeypatch, Dialect(unfinished_state="succeeded"), duration=2.0, pickup=0.0) as simulator:
         ours = simulator.run("load")
         task = Task(retries=0, if_running="attach", store=store_where_there_is_one())
         assert task.run() == ours.trigger_id
@@ -589,16 +589,17 @@ def test_r22_r23_refusals_until_the_timeout_are_a_timeout_in_every_mode(
     trigger_id = simulator.run("load").trigger_id
     refuse = Fault("status", status=404)
 
-    def sensor_that_looks_once() -> Any:
-        threading.Timer(0.4, refuse_all).start()
-        return sense(ti, mode, trigger_id=trigger_id, timeout=1.5, max_unreachable=30)
-
-    def refuse_all() -> None:
+    def refuse_all_after_a_look() -> None:
+        while not simulator.count("execution logs"):
+            time.sleep(0.01)
         simulator.fault("status", always=refuse)
         simulator.fault("statuses", always=refuse)
 
+    refusing = threading.Thread(target=refuse_all_after_a_look)
+    refusing.start()
     with pytest.raises(AirflowSensorTimeout):
-        sensor_that_looks_once()
+        sense(ti, mode, trigger_id=trigger_id, timeout=1.5, max_unreachable=30)
+    refusing.join()
 
 
 @pytest.mark.parametrize("mode", MODES)

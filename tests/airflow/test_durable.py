@@ -641,7 +641,7 @@ def test_r02_r07_what_the_log_did_not_show_before_is_not_taken_for_ours(
     simulator: Simulator, at_end: bool
 ) -> None:
     job = simulator.job("load")
-    job.pickup, job.log_at_end = 0.3, at_end
+    job.pickup, job.log_at_end = 2.0, at_end
     other = simulator.run("load")
     simulator.fault("execute", Fault("reset"))
     with pytest.raises(
@@ -835,7 +835,10 @@ def test_r08_without_a_store_a_retry_after_a_failed_execution_queues_it_anew(sim
 
 
 def test_r07_without_a_store_a_retry_of_what_was_not_queued_is_no_suspicion(simulator: Simulator) -> None:
+    job = simulator.job("load")
+    job.duration = 60
     simulator.run("load")
+    job.duration = 0.2
     task = Task(if_running="fail")
     for _ in range(2):
         with pytest.raises(errors.JobBusy):
