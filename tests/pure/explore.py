@@ -28,8 +28,6 @@ from .virtual import AS_IT_IS, Fault, Made, Mode, Plan, Universe
 
 MODES: Sequence[Mode] = get_args(Mode)
 FAULTS: Sequence[Fault] = get_args(Fault)
-OF_THE_POST = ("surely unsent", "lost", "lost, taken", "arrives late", "503, taken", "cut, taken", "400")
-"""What may happen to the request, if not all that may can be lived."""
 
 
 def points_of(plan: Plan) -> Sequence[str]:
@@ -91,7 +89,7 @@ def faults() -> Iterator[Plan]:
 
 
 def deaths_with_faults() -> Iterator[Plan]:
-    """Yield each death with each fault of the request for the job, and of the request after that."""
+    """Yield each death with each fault of the request for the job."""
     for plan in undisturbed():
         if plan.beside in ("nothing", "busy before"):
             for fault in FAULTS:
@@ -109,7 +107,7 @@ def deaths_with_lost_reads() -> Iterator[Plan]:
 
 
 def stores() -> Iterator[Plan]:
-    """Yield each failure of the task state store, with a lost receipt, and with each death."""
+    """Yield each failure of the task state store, alone and with each death."""
     for plan in undisturbed():
         if plan.beside == "nothing" and plan.lasts:
             universe, _ = lived(plan)
@@ -322,10 +320,14 @@ def main() -> int:
     began = time.monotonic()
     explored = Explored({}, [])
     with ProcessPoolExecutor(arguments.jobs) as pool:
-        own = (arguments.jobs, arguments.part, arguments.seed, arguments.family)
-        for one in pool.map(
-            partial(explore_beside, jobs=own[0], part=own[1], seed=own[2], family=own[3]), range(own[0])
-        ):
+        own = partial(
+            explore_beside,
+            jobs=arguments.jobs,
+            part=arguments.part,
+            seed=arguments.seed,
+            family=arguments.family,
+        )
+        for one in pool.map(own, range(arguments.jobs)):
             explored.bad += one.bad
             for family, ends in one.ends.items():
                 explored.ends.setdefault(family, Counter()).update(ends)

@@ -55,9 +55,8 @@ def doubles(task: Airflow) -> Iterator[str]:
 def is_misled(plan: Plan) -> bool:
     """Tell whether a try without a memory cannot know better.
 
-    All that it can go by is the job's last execution.
-
-    It may be somebody else's, and a request may arrive after that try has looked.
+    All that it can go by is the job's last execution. It may be somebody else's, and a request may arrive
+    after that try has looked.
     """
     return not plan.lasts and (plan.beside == "begins beside" or "arrives late" in dict(plan.faults).values())
 

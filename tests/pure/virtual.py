@@ -176,13 +176,12 @@ class Universe:
         self.requests = self.posts = self.accesses = 0
         self.owners: dict[str, Airflow] = {}
         self.tries: dict[str, int] = {}
-        first, *others = plan.outcomes
         self.job = Job(
             "load",
             duration=plan.duration,
             pickup=8.0,
             outcome=plan.outcomes[-1],
-            outcomes=[first, *others],
+            outcomes=list(plan.outcomes),
             log_lag=plan.log_lag,
             log_at_end=plan.log_at_end,
             lines=1,
@@ -257,14 +256,14 @@ class Universe:
             return found
         status = 200 if fault in ("html", "cut, taken") else int(fault[:3])
         headers = {"retry-after": "30"} if status == 429 else {}
-        return self._read(call, Answer("", status, headers, b"<html>"))
+        return self._read(call, status, b"<html>", headers)
 
-    def _read(self, call: Call[Any], answer: Answer) -> Any:
-        where = f"{call.method} {call.path}"
-        return read(call, replace(answer, where=where), vocabulary_of(self.plan.dialect))
+    def _read(self, call: Call[Any], status: int, body: bytes, headers: Mapping[str, str]) -> Any:
+        answer = Answer(f"{call.method} {call.path}", status, headers, body)
+        return read(call, answer, vocabulary_of(self.plan.dialect))
 
     def _understand(self, call: Call[Any], reply: Reply) -> Any:
-        return self._read(call, Answer("", reply.status, {}, json.dumps(reply.data).encode()))
+        return self._read(call, reply.status, json.dumps(reply.data).encode(), {})
 
     async def _later(self, call: Call[Any], owner: Airflow, number: int) -> None:
         self._queue(call, owner, number)
