@@ -378,10 +378,10 @@ class Wait:
         self._just = False
         wanted = before.wants_log(status, every)
         run = before.after(status, at, read=wanted)
-        # That the job was active counts even if its log cannot be read.
-        self.run = replace(before, active_at=run.active_at)
         executions: Sequence[Execution] = ()
         if wanted:
+            # That the job was active counts even if its log cannot be read.
+            self.run = replace(before, active_at=run.active_at)
             run, executions = await self._log(run, at)
             run = run.after_log(executions, at)
         if run.completed_after is not None and not run.warned:
@@ -411,9 +411,10 @@ class Wait:
 
     def _turn(self) -> int:
         every = self._world.every
-        if every > 2 and every >= 2 * self._every:
+        if every > 2 and every >= 2 * self._every and self.run.state is not None:
             # Waits that began together would all read their logs at the same look: each begins to count
-            # somewhere else, and anew when many more have come.
+            # somewhere else, and anew when many more have come. Not before the first look, which reads the
+            # log and counts from there.
             self._every = every
             self.run = replace(self.run, unread=random.randrange(every))
         return every

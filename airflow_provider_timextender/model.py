@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timezone, tzinfo
 from enum import Enum, StrEnum
+from functools import lru_cache
 from typing import Any, ClassVar
 
 from airflow_provider_timextender.errors import InvalidInput
@@ -70,8 +71,12 @@ def guid(value: Any, what: str) -> str:
     return text
 
 
+@lru_cache(maxsize=16 * 1024)
 def canonical(id_: str) -> str:
-    """Return the one spelling of a guid by which it is compared: 8-4-4-4-12 digits in lower case."""
+    """Return the one spelling of a guid by which it is compared: 8-4-4-4-12 digits in lower case.
+
+    Kept, as a triggerer asks for the same ids again at each look of each task that waits.
+    """
     try:
         return str(uuid.UUID(id_))
     except ValueError:
