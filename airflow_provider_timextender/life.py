@@ -486,7 +486,7 @@ class Life:
         self._make_task = task
         self._world = world
         self._former: tuple[str, ...] = ()
-        self._unread = ""
+        self._unread = self._lost = ""
 
     @cached_property
     def _task(self) -> Task:
@@ -756,6 +756,7 @@ class Life:
                     "Queued %s, trigger id %s. %s", self._job, told.trigger_id, told.message or ""
                 )
                 return told.trigger_id
+            self._lost = f"{told} "
             self._warn("It is not known whether the job was queued: %s Its execution is looked for.", told)
             assert self.record is not None  # noqa: S101 - no request is sent without
             if (trigger_id := await self._find(self.record)) is not None:
@@ -868,7 +869,7 @@ class Life:
                 return outcome
             busy = judge_job(status)
             if not left:
-                return f"It has not become clear in time. {busy.why if busy else ''}"
+                return f"It has not become clear in time.{f' {busy.why}' if busy else ''}"
             if busy is not None and self._world.lasts:
                 limits = Limits(
                     self._task.interval, self._task.max_unreachable, self._task.end, WaitTimeout()
@@ -897,8 +898,8 @@ class Life:
     def _unknown(self, record: Record, why: str, what_next: str = HOW_TO_DECIDE) -> str:
         return (
             f"{self._job} was to be queued at {record.asked_at.isoformat(timespec='seconds')}, and it is not "
-            f"known whether it was. {why} It is not queued again, as that could run the load twice. "
-            f"{what_next}"
+            f"known whether it was. {self._lost}{why} It is not queued again, as that could run the load "
+            f"twice. {what_next}"
         )
 
     async def _attach(self) -> str | None:

@@ -764,7 +764,7 @@ def test_r17_the_search_for_a_lost_receipt_is_finite(simulator: Simulator) -> No
     job = simulator.job("load")
     job.duration, job.log_at_end = 60, True
     simulator.fault("execute", Fault("reset", taken=True))
-    with pytest.raises(AirflowFailException, match="It has not become clear in time"):
+    with pytest.raises(AirflowFailException, match=r"no answer .*It has not become clear in time\. "):
         Task(timeout=0.4).run()
 
 
@@ -857,6 +857,7 @@ def test_without_a_store_the_first_try_is_no_retry_whatever_the_retries(simulato
 def test_execution_timeout_before_anything_is_sent_is_one_like_any_other(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    simulator.job("load").duration = 60
     simulator.run("load")
     monkeypatch.setattr(life.Wait, "look", lambda *_, **__: (_ for _ in ()).throw(AirflowTaskTimeout("x")))
     with pytest.raises(AirflowTaskTimeout):
@@ -993,7 +994,8 @@ def test_r07_two_tasks_that_wait_for_the_same_turn_run_one_after_the_other(
     job.pickup, job.duration = 0.0, 0.4
     simulator.run("load")
     pauses = itertools.count(0)
-    monkeypatch.setattr("random.uniform", lambda *_: 0.2 * next(pauses))
+    # More than it takes to look and to queue, on a busy machine as well.
+    monkeypatch.setattr("random.uniform", lambda *_: 1.0 * next(pauses))
     returned: list[str] = []
     tasks = [
         threading.Thread(target=lambda: returned.append(Task(if_running="wait").run())) for _ in range(2)
