@@ -35,7 +35,7 @@ help: ## Show the targets
 $(INSTALLED): pyproject.toml constraints/dev.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints/dev.txt uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints/dev.txt \
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints/dev.txt \
 		--group test --group lint --group docs --group build --editable .
 	touch $@
 
@@ -58,11 +58,11 @@ mutations: $(INSTALLED) ## Take each rule of a life out of the package: some vir
 quick: $(INSTALLED) ## Run the tests that need no Airflow, in about a minute
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) tests/pure tests/http
 
-test: $(INSTALLED) ## Run all tests, in a quarter of an hour; what decides must be covered entirely
-	$(BIN)/python -m pytest $(BESIDE) -m "not live" --cov --cov-report=
+test: $(INSTALLED) ## Run all tests, in ten minutes; what decides must be covered entirely, without Airflow
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --cov --cov-report= tests/pure tests/http
 	$(BIN)/python -m coverage report --fail-under=100 --show-missing \
 		--include='$(subst $(empty) ,$(comma),$(ENTIRELY:%=*/airflow_provider_timextender/%.py))'
-	$(BIN)/python -m coverage report --skip-covered
+	$(BIN)/python -m pytest $(BESIDE) -m "not live" tests/airflow tests/processes
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m live
 
 test-live: $(INSTALLED) ## Run the tests in a live Airflow only (LIVE_TASKS=500 lets as many tasks wait)
@@ -77,7 +77,7 @@ test-oldest: ## Run all tests on the oldest Airflow, which needs Python 3.11 or 
 
 $(OLDEST)/.installed: pyproject.toml constraints/oldest.txt $(INSTALLED)
 	$(PYTHON) -m venv --clear $(OLDEST)
-	$(BIN)/uv pip install --quiet --python $(OLDEST)/bin/python --constraint constraints/oldest.txt \
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(OLDEST)/bin/python --constraint constraints/oldest.txt \
 		--group test --editable . apache-airflow
 	touch $@
 
@@ -96,14 +96,14 @@ build: $(INSTALLED) ## Build the wheel and the sdist, and install the wheel in a
 	rm -rf dist
 	$(BIN)/python -m build --installer uv --outdir dist
 	$(PYTHON) -m venv --clear $(VENV)/clean
-	$(BIN)/uv pip install --quiet --python $(VENV)/clean/bin/python --constraint constraints/dev.txt dist/*.whl
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(VENV)/clean/bin/python --constraint constraints/dev.txt dist/*.whl
 	AIRFLOW_HOME=$(CURDIR)/$(VENV)/clean/home $(VENV)/clean/bin/airflow providers get airflow-provider-timextender --output yaml
 
 check: lint types test mutations test-oldest docs build ## All of the above, without campaigns and benchmarks
 
 $(BENCH)/.installed: $(INSTALLED) constraints/bench.txt
 	$(PYTHON) -m venv --clear $(BENCH)
-	$(BIN)/uv pip install --quiet --python $(BENCH)/bin/python --constraint constraints/bench.txt \
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BENCH)/bin/python --constraint constraints/bench.txt \
 		--group bench --editable .
 	touch $@
 

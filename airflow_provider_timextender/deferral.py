@@ -12,7 +12,6 @@ from airflow_provider_timextender.ending import end_with
 from airflow_provider_timextender.hooks import TimeXtenderHook
 from airflow_provider_timextender.inputs import to_seconds
 from airflow_provider_timextender.life import Limits
-from airflow_provider_timextender.model import iso
 from airflow_provider_timextender.verdict import Run
 from airflow_provider_timextender.worlds import backstop
 
@@ -60,12 +59,12 @@ class DefersMixin(BaseOperator):
                 timextender_conn_id=self.timextender_conn_id,
                 job_id=run.job_id,
                 trigger_id=run.trigger_id,
-                completed_after=iso(run.completed_after),
-                asked_at=iso(run.asked_at),
+                completed_after=run.completed_after.isoformat() if run.completed_after else None,
+                asked_at=run.asked_at.isoformat(),
                 start_timeout=run.start_timeout,
                 poll_interval=limits.interval,
                 timeout=timeout,
-                execution_deadline=iso(deadline),
+                execution_deadline=deadline.isoformat() if deadline else None,
                 max_unreachable=limits.max_unreachable,
                 known_key=known_key,
                 resumed=run.resumed or run.active_at is not None,

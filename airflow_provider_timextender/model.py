@@ -240,11 +240,6 @@ def _listed(items: Sequence[str]) -> str:
     return f"{shown} and {len(items) - 20} more" if len(items) > 20 else shown
 
 
-def iso(time: datetime | None) -> str | None:
-    """Return a time as ISO 8601, and nothing for none."""
-    return time.isoformat() if time else None
-
-
 _UNSET = re.compile(r"|0|00:00:00|(0001|9999)(-|W|\d{4}(\D|$)).*|01/01/0001.*|/Date\((0|-\d+)\).*", re.DOTALL)
 """What says of a time that nobody has set it yet: nothing, zero, or the first or last year of .NET."""
 

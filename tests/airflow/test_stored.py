@@ -511,14 +511,23 @@ def test_r05_r39_who_clears_what_is_stored_as_uncertain_has_decided(restore: Res
 
 @needs_store
 @pytest.mark.parametrize("release", SAMPLES)
-def test_r39_what_a_waiting_task_shows_is_still_shown_so(restore: Restore, release: str) -> None:
+def test_r39_what_a_waiting_task_shows_is_still_shown_so(
+    restore: Restore, release: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     simulator, sample = restore(SAMPLES[release]["records"]["queued"])
     shown = sample["store"].pop(STATE)
     life = retried(sample)
-    after(0.5, simulator.finish)
-    life.execute()
     assert life.store is not None
-    now = life.store.kept[STATE]
+    kept, keep = life.store.kept, life.store.set
+
+    def finish_when_shown(key: str, value: Any, **how: Any) -> None:
+        keep(key, value, **how)
+        if key == STATE:
+            simulator.finish()
+
+    monkeypatch.setattr(life.store, "set", finish_when_shown)
+    life.execute()
+    now = kept[STATE]
     assert {**now, "since": ""} == {**shown, "since": ""}
     assert all(datetime.fromisoformat(state["since"]).tzinfo for state in (shown, now))
 

@@ -62,7 +62,6 @@ CASES = {
     "not waiting": Case({}),
     "waiting": Case(WORKER),
     "deferrable": Case(DEFERRED),
-    "deferrable, shared poll": Case(DEFERRED, life={"poll": "shared poll"}),
     "deferrable, ended by a worker": Case(DEFERRED, life={"derived": True}),
     "waiting, late log": Case(WORKER, job={"log_at_end": True, "log_lag": 0.1}),
     "waiting, fails first": Case(WORKER, job=FAILS_FIRST, retries=1, once=2),
@@ -291,7 +290,7 @@ def test_r03_r05_nor_does_a_lost_answer_and_a_death_anywhere(nursery: Nursery, n
 
 # --- cleared ---
 
-WAITING = ["waiting", "deferrable", "deferrable, shared poll", "deferrable, ended by a worker"]
+WAITING = ["waiting", "deferrable", "deferrable, ended by a worker"]
 
 
 @pytest.mark.parametrize("name", ["not waiting", *WAITING])
