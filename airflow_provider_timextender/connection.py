@@ -79,7 +79,7 @@ def settings(connection: ConnectionFields) -> Settings:
             timeout=_timeout(extra.get("timeout", Settings.timeout)),
             verify=_verify(extra.get("verify", Settings.verify)),
             proxies=_proxies(extra.get("proxies")),
-            vocabulary=Vocabulary().override(_object(extra.get("vocabulary"), "vocabulary")),
+            vocabulary=Vocabulary.of(_object(extra.get("vocabulary"), "vocabulary")),
             timezone=_timezone(extra["timezone"]) if "timezone" in extra else Settings.timezone,
             portal_url=_portal_url(extra.get("portal_url", Settings.portal_url)),
         )

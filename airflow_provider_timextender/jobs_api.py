@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
 from airflow_provider_timextender import errors, model
-from airflow_provider_timextender.vocabulary import Vocabulary, fold, is_code, override_hint
+from airflow_provider_timextender.vocabulary import Vocabulary, is_code, override_hint
 
 T = TypeVar("T")
 
@@ -74,7 +74,9 @@ class _Parser:
     # What a JSON object stands for
 
     def job(self, obj: Mapping[str, Any]) -> model.Job:
-        return model.Job(self.needed_guid(obj, "job.id"), self.text(obj, "job.name"), obj)
+        name = self.text(obj, "job.name")
+        problem = None if name else self.missing(obj, "job.name")
+        return model.Job(self.needed_guid(obj, "job.id"), name, problem, obj)
 
     def status(self, obj: Mapping[str, Any], job_id: str | None = None) -> model.JobStatus:
         job_id = job_id or self.needed_guid(obj, "status.job_id")
@@ -96,7 +98,9 @@ class _Parser:
         )
 
     def execution(self, obj: Mapping[str, Any], job_id: str) -> model.Execution:
-        if self.has(obj, "log.time", "log.severity") and not self.has(obj, *_OF_EXECUTIONS):
+        if self.vocabulary.has(obj, "log.time", "log.severity") and not self.vocabulary.has(
+            obj, *_OF_EXECUTIONS
+        ):
             raise errors.ContractError(
                 f"{self.where}: expected executions, each with its log in it, and found a log entry among "
                 f"them, with the members {model.short(list(obj))}. If it is an execution, name its members "
@@ -162,10 +166,6 @@ class _Parser:
         found = members + model.short(list(data) if members else data)
         return errors.ContractError(f"{self.where}: expected a JSON {wanted}, found {found}.")
 
-    def has(self, obj: Mapping[str, Any], *entries: str) -> bool:
-        names = {fold(name) for name in obj}
-        return any(names.intersection(self.vocabulary.names[entry]) for entry in entries)
-
     def text(self, obj: Mapping[str, Any], entry: str) -> str | None:
         value = self.vocabulary.member(obj, entry)
         # JSON can hold half of a surrogate pair, which no log and no database can.
@@ -209,11 +209,12 @@ class _Parser:
             return None, f"{entry} is told in several ways that contradict each other: {model.short(words)}."
         if meaning is not None:
             return meaning, None
-        table = self.vocabulary.spellings[section].items()
-        understood = "; ".join(f"{one}: {', '.join(spellings)}" for one, spellings in table)
+        table = self.vocabulary.spellings[section]
+        understood = "; ".join(f"{one}: {', '.join(spellings)}" for one, spellings in table.items())
         return None, (
             f"{entry} is {model.short(words[0])}, a word in no table (known: {understood}). If you know what "
-            f'it means, set {{"vocabulary": {{"{section}": ...}}}} in the extra of the connection.'
+            f"it means ({', '.join(table)}), add it under that name in the extra of the connection: "
+            f'{{"vocabulary": {{"{section}": {{"...": {json.dumps(words[0])[:80]}}}}}}}.'
         )
 
     def missing(self, obj: Mapping[str, Any], entry: str) -> str:

@@ -10,11 +10,12 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timezone, tzinfo
+from difflib import get_close_matches
 from enum import Enum, StrEnum
 from functools import lru_cache
 from typing import Any, ClassVar
 
-from airflow_provider_timextender.errors import InvalidInput
+from airflow_provider_timextender.errors import ContractError, InvalidInput
 
 BLANK_GUID = "00000000-0000-0000-0000-000000000000"
 """What the API shows as trigger id of an execution that was started by hand (documented)."""
@@ -107,13 +108,15 @@ def _plain_value(value: Any) -> Any:
 class Job(AsDict):
     """A job of the organisation.
 
-    :ivar id: its guid. :ivar name: its name, ``None`` if the API sent none. :ivar raw: all that was sent.
+    :ivar id: its guid. :ivar name: ``None`` if the API sent none; ``problem`` then says so.
+    :ivar raw: all that was sent.
     """
 
     _in_dict = ("id", "name")
 
     id: str
     name: str | None
+    problem: str | None = field(repr=False, compare=False, default=None)
     raw: Mapping[str, Any] = field(repr=False, compare=False, default_factory=dict)
 
 
@@ -222,7 +225,8 @@ class Execution(AsDict):
 def find_job(jobs: Sequence[Job], name: str) -> Job:
     """Return the one job of that name.
 
-    :raises InvalidInput: if none or several have it; the message lists the candidates.
+    :raises InvalidInput: if none or several have it; the message names those that it may be.
+    :raises ContractError: if none of the jobs has a name that is understood.
     """
     matches = [job for job in jobs if job.name == str(name)]
     if len(matches) == 1:
@@ -231,7 +235,15 @@ def find_job(jobs: Sequence[Job], name: str) -> Job:
         ids = _listed([job.id for job in matches])
         raise InvalidInput(f"{len(matches)} jobs are named {name!r}: {ids}. Give the job id instead.")
     names = sorted({job.name for job in jobs if job.name})
-    raise InvalidInput(f"No job is named {name!r}. Jobs: {_listed([short(one) for one in names])}.")
+    problem = next((job.problem for job in jobs if job.problem), None)
+    if problem and not names:
+        raise ContractError(f"No job can be found by name, {name!r}: {problem}")
+    alike = get_close_matches(str(name).casefold(), [one.casefold() for one in names])
+    near = [short(one) for one in names if one.casefold() in alike]
+    raise InvalidInput(
+        f"No job is named {name!r}. {f'Did you mean {_listed(near)}? ' if near else ''}"
+        f"Jobs: {_listed([short(one) for one in names])}.{f' Of others: {problem}' if problem else ''}"
+    )
 
 
 def _listed(items: Sequence[str]) -> str:

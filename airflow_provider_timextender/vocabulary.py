@@ -2,15 +2,15 @@
 
 The published description of the API names the endpoints but only a few JSON members, and none of the
 end states. So every name and word that this package relies on stands in the tables :data:`FIELDS`,
-:data:`STATUSES`, :data:`STATES` and :data:`SEVERITIES`, marked as *documented* or *assumed*, and each
-entry can be overridden from the Airflow connection (:meth:`Vocabulary.override`).
+:data:`STATUSES`, :data:`STATES` and :data:`SEVERITIES`, marked as *documented* or *assumed*, and an
+Airflow connection can add its own (:meth:`Vocabulary.of`).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -122,44 +122,62 @@ def _folded(word: str) -> str:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The tables in force: the defaults, or those with a connection's overrides.
+    """The tables in force: the defaults, and before them what a connection adds.
 
-    :ivar spellings: section -> entry -> accepted spellings, in order of preference.
+    :ivar given: section -> entry -> the spellings that a connection adds.
     """
 
-    spellings: Mapping[str, Mapping[str, tuple[str, ...]]] = field(
-        default_factory=lambda: {
-            section: {entry: names.all for entry, names in table.items()}
-            for section, table in _SECTIONS.items()
-        }
-    )
+    given: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
 
-    def override(self, overrides: Mapping[str, Any]) -> Vocabulary:
-        """Return a vocabulary in which the named entries are replaced.
+    @classmethod
+    def of(cls, overrides: Mapping[str, Any]) -> Vocabulary:
+        """Return the vocabulary of a connection.
 
         :param overrides: section -> entry -> one spelling or a list of them, for example
             ``{"states": {"succeeded": ["Completed", 3]}}``. Sections are ``fields``, ``statuses``,
             ``states`` and ``severities``.
         :raises InvalidInput: for an unknown section or entry, a spelling that is neither text nor a
-            whole number, or a word that then stands under two entries of its section.
+            whole number, or a word that is given under two entries of its section.
         """
-        merged = {section: dict(entries) for section, entries in self.spellings.items()}
+        given: dict[str, dict[str, tuple[str, ...]]] = {}
         for section, entries in overrides.items():
-            _refuse_unknown(section, merged, "vocabulary")
+            _refuse_unknown(section, _SECTIONS, "vocabulary")
             where = f"vocabulary.{section}"
             if not isinstance(entries, Mapping):
                 raise InvalidInput(f"{where} must be an object of entries, not {short(entries)}.")
             for entry, spellings in entries.items():
-                _refuse_unknown(entry, merged[section], where)
-                merged[section][entry] = _spellings(spellings, f"{where}.{entry}")
-        for section in ("statuses", "states", "severities"):
-            _refuse_shared_words(section, merged[section])
-        return replace(self, spellings=merged)
+                _refuse_unknown(entry, _SECTIONS[section], where)
+                given.setdefault(section, {})[entry] = _spellings(spellings, f"{where}.{entry}")
+            if section != "fields":
+                _refuse_shared_words(section, given.get(section, {}))
+        return cls(given)
 
     @cached_property
-    def names(self) -> Mapping[str, tuple[str, ...]]:
-        """Logical field -> its spellings, folded for comparison."""
-        return {entry: tuple(map(fold, names)) for entry, names in self.spellings["fields"].items()}
+    def spellings(self) -> Mapping[str, Mapping[str, tuple[str, ...]]]:
+        """Section -> entry -> all spellings, the connection's first."""
+        return {
+            section: {entry: self._given(entry, section) + self._rest(entry, section) for entry in table}
+            for section, table in _SECTIONS.items()
+        }
+
+    def _given(self, entry: str, section: str = "fields") -> tuple[str, ...]:
+        return self.given.get(section, {}).get(entry, ())
+
+    def _rest(self, entry: str, section: str = "fields") -> tuple[str, ...]:
+        """Return the default spellings of an entry but those that a connection gives, for whatever entry."""
+        given = self.given.get(section, {}).items()
+        # In the fields, "job" stands before a dot, say: members of other objects may be called the same.
+        kin = (words for other, words in given if other.split(".")[:-1] == entry.split(".")[:-1])
+        moved = {fold(word) for words in kin for word in words}
+        return tuple(word for word in _SECTIONS[section][entry].all if fold(word) not in moved)
+
+    @cached_property
+    def _names(self) -> Mapping[str, tuple[tuple[str, ...], ...]]:
+        """Logical field -> the connection's spellings and the others, folded for comparison."""
+        return {
+            entry: tuple(tuple(map(fold, spelled(entry))) for spelled in (self._given, self._rest))
+            for entry in FIELDS
+        }
 
     @cached_property
     def _words(self) -> Mapping[str, Mapping[str, str]]:
@@ -168,10 +186,22 @@ class Vocabulary:
             for section, entries in self.spellings.items()
         }
 
+    def has(self, obj: Mapping[str, Any], *entries: str) -> bool:
+        """Tell whether a JSON object has a member for one of several logical fields."""
+        names = {fold(name) for name in obj}
+        return any(not names.isdisjoint(spelled) for entry in entries for spelled in self._names[entry])
+
     def members(self, obj: Mapping[str, Any], entry: str) -> list[Any]:
-        """Return all that a JSON object holds for a logical field, in the order of preference."""
-        found = [(fold(name), value) for name, value in obj.items() if value is not None]
-        return [value for wanted in self.names[entry] for name, value in found if name == wanted]
+        """Return all that a JSON object holds for a logical field, in the order of preference.
+
+        A member that the connection names decides alone, also where it holds nothing.
+        """
+        members = [(fold(name), value) for name, value in obj.items()]
+        for spelled in self._names[entry]:
+            found = [value for wanted in spelled for name, value in members if name == wanted]
+            if found:
+                return [value for value in found if value is not None]
+        return []
 
     def member(self, obj: Mapping[str, Any], entry: str) -> Any:
         """Return what a JSON object holds for a logical field, ``None`` if it holds nothing."""
@@ -207,5 +237,5 @@ def _refuse_shared_words(section: str, entries: Mapping[str, tuple[str, ...]]) -
             if other != entry:
                 raise InvalidInput(
                     f"The word {spelling!r} stands under {other} and {entry} of "
-                    f"vocabulary.{section}; override both entries, so that it stands under one."
+                    f"vocabulary.{section}; name it under one."
                 )

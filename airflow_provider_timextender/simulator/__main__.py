@@ -29,6 +29,8 @@ def main() -> int:
     arguments = parser.parse_args()
 
     jobs = [Job(name) for name in arguments.job] if arguments.job else example_jobs()
+    if twins := {job.name for job in jobs if [one.name for one in jobs].count(job.name) > 1}:
+        parser.error(f"--job names twice: {', '.join(sorted(twins))}")
     if unknown := set(arguments.fail) - {job.name for job in jobs}:
         parser.error(f"--fail names no job: {', '.join(sorted(unknown))}")
     for job in jobs:

@@ -80,10 +80,16 @@ class Execution:
 
 
 class World:
-    """All jobs of an organisation and everything that ran."""
+    """All jobs of an organisation and everything that ran.
+
+    :raises ValueError: if two jobs have the same id, as two of one name have unless each is given its own.
+    """
 
     def __init__(self, jobs: list[Job]) -> None:
         self.jobs = {job.id: job for job in jobs}
+        twins = sorted({job.name for job in jobs if self.jobs[job.id] is not job})
+        if twins:
+            raise ValueError(f"Several jobs have the id of {twins[0]!r}; give each an id of its own.")
         self.executions: list[Execution] = []
         # Where in the list a job's executions are: the status of all jobs must not look at each for each job.
         self._places: defaultdict[str, list[int]] = defaultdict(list)

@@ -436,12 +436,25 @@ def test_as_a_command() -> None:
         assert process.wait(10) == 0
 
 
-def test_the_command_refuses_to_fail_an_unknown_job() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", own_module(), "--fail", "Lod"], capture_output=True, text=True, check=False
-    )
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--fail", "Lod"], "--fail names no job: Lod"),
+        (["--job", "Twin", "--job", "Other", "--job", "Twin"], "--job names twice: Twin"),
+    ],
+)
+def test_the_command_refuses_what_makes_no_sense(arguments: list[str], says: str) -> None:
+    command = [sys.executable, "-m", own_module(), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "--fail names no job: Lod" in done.stderr
+    assert says in done.stderr
+
+
+def test_two_jobs_of_one_name_need_ids_of_their_own() -> None:
+    with pytest.raises(ValueError, match="Several jobs have the id of 'Twin'"):
+        Simulator([Job("Twin"), Job("Twin")])
+    twins = [Job("Twin"), Job("Twin", id="3f2504e0-4f89-11d3-9a0c-0305e82c3301")]
+    assert len(Simulator(twins).world.jobs) == 2
 
 
 def own_module() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import string
 import uuid
 from datetime import datetime, timedelta, timezone
@@ -477,7 +478,7 @@ def test_r01_an_end_that_cannot_be_read_is_an_end() -> None:
 
 
 def test_r01_a_code_says_nothing_while_there_is_no_end() -> None:
-    codes = Vocabulary().override({"states": {"succeeded": 0, "failed": 1, "running": 2}})
+    codes = Vocabulary.of({"states": {"succeeded": 0, "failed": 1, "running": 2}})
     ends = ("0001-01-01T00:00:00", "1900-01-01", "N/A", "2026-01-01T09:59:59")
     for code, end in itertools.product((0, "0", 1), ends):
         told: dict[str, Any] = {"State": code, "StartTime": "2026-01-01T10:00:00", "EndTime": end}
@@ -554,7 +555,7 @@ def test_r01_words_that_contradict_each_other_are_not_guessed() -> None:
 
 
 def test_r01_the_sign_of_a_code_means_something() -> None:
-    vocabulary = Vocabulary().override({"states": {"succeeded": 1, "failed": [-1, "-2"]}})
+    vocabulary = Vocabulary.of({"states": {"succeeded": 1, "failed": [-1, "-2"]}})
     told = [{"State": code, "EndTime": "2026-01-01"} for code in (1, "1", -1, "-1", -2, 2)]
     states = say(api.job_logs(JOB), told, vocabulary)
     good, bad = ExecutionState.SUCCEEDED, ExecutionState.FAILED
@@ -583,8 +584,8 @@ def test_member_names_are_compared_without_case_and_separators(name: str, value:
     assert status.job_id == str(value)
 
 
-def test_overrides_replace_entries() -> None:
-    vocabulary = Vocabulary().override(
+def test_r14_what_a_connection_adds_comes_first_and_the_default_spellings_stay() -> None:
+    vocabulary = Vocabulary.of(
         {
             "fields": {"execution.state": "result", "log.severity": ["kind", "sort"]},
             "states": {"succeeded": ["Completed", 3], "failed": 4},
@@ -592,17 +593,43 @@ def test_overrides_replace_entries() -> None:
         }
     )
     codes: list[dict[str, Any]] = [
-        {"Result": 3, "State": "Failed", "Logs": [{"Sort": 2}]},
+        {"Result": 3, "State": "Failed", "Logs": [{"Sort": 2, "Severity": "Warning"}]},
         {"result": "completed"},
         {"result": 4},
+        {"State": "Success", "Logs": [{"Severity": "Warning"}]},
+        {"Result": None, "State": "Success"},
     ]
     data = [{**told, "EndTime": "2026-01-01"} for told in codes]
-    first, second, third = say(api.job_logs(JOB), data, vocabulary)
-    assert first.state is second.state is ExecutionState.SUCCEEDED
+    first, second, third, default, unset = say(api.job_logs(JOB), data, vocabulary)
+    assert first.state is second.state is default.state is ExecutionState.SUCCEEDED
     assert third.state is ExecutionState.FAILED
-    assert first.logs[0].severity == "error"
-    assert say(api.job_logs(JOB), [{"result": "Success"}], vocabulary)[0].state is None, "replaced"
-    assert say(api.job_logs(JOB), [{"State": "Success"}])[0].state is ExecutionState.SUCCEEDED, "untouched"
+    assert (first.logs[0].severity, default.logs[0].severity) == ("error", "warning")
+    assert unset.state is None, "a member that the connection names decides alone"
+    assert unset.problem is not None
+
+
+def test_a_word_that_a_connection_gives_to_another_entry_moves_there() -> None:
+    vocabulary = Vocabulary.of(
+        {
+            "fields": {"execution.state": "Message", "execution.message": "State"},
+            "states": {"failed": "Success", "succeeded": ["Stopped"]},
+        }
+    )
+    data = [{"Message": word, "State": "said", "EndTime": "2026-01-01"} for word in ("success", "STOPPED")]
+    failed, succeeded = say(api.job_logs(JOB), data, vocabulary)
+    assert failed.state is ExecutionState.FAILED
+    assert succeeded.state is ExecutionState.SUCCEEDED
+    assert failed.message == "said"
+    assert vocabulary.spellings["states"]["succeeded"] == ("Stopped", "succeeded", "successful")
+    assert "Message" in vocabulary.spellings["fields"]["log.message"], "a member of another object"
+
+
+def test_r14_what_a_message_prints_can_be_pasted() -> None:
+    execution = say(api.job_logs(JOB), [{"State": 'Done "so"', "EndTime": "2026-01-01"}])[0]
+    assert execution.problem is not None
+    pasted = execution.problem[execution.problem.index('{"vocabulary"') : -1].replace("...", "succeeded")
+    vocabulary = Vocabulary.of(json.loads(pasted)["vocabulary"])
+    assert say(api.job_logs(JOB), [{**execution.raw}], vocabulary)[0].state is ExecutionState.SUCCEEDED
 
 
 @pytest.mark.parametrize(
@@ -617,18 +644,15 @@ def test_overrides_replace_entries() -> None:
         ({"states": {"failed": {"a": 1}}}, "names or whole numbers"),
         ({"states": {"failed": " "}}, "names or whole numbers"),
         ({"states": {"failed": "_"}}, "names or whole numbers"),
-        ({"states": {"failed": ["success"]}}, "stands under succeeded and failed"),
-        (
-            {"states": {"failed": ["x" * 200]}, "statuses": {"idle": "Pending"}},
-            "stands under idle and pending",
-        ),
+        ({"states": {"failed": ["x" * 200], "succeeded": ["X" * 200]}}, "stands under failed and succeeded"),
+        ({"statuses": {"idle": 1, "pending": [2, "1"]}}, "stands under idle and pending"),
         ({"fields": {"job.id": [None] * 100}}, "not None"),
         ({"fields": {"job.id": [["x" * 200]]}}, r"xxx\.\.\."),
     ],
 )
 def test_bad_overrides_are_refused_with_the_place(overrides: Any, says: str) -> None:
     with pytest.raises(errors.InvalidInput, match=says):
-        Vocabulary().override(overrides)
+        Vocabulary.of(overrides)
 
 
 # --- times ---
@@ -665,8 +689,8 @@ def test_what_is_no_time_is_none(value: Any) -> None:
 def test_r38_find_job_by_exact_name() -> None:
     jobs = [model.Job(JOB, "Load"), model.Job(TRIGGER, "load"), model.Job(OTHER, None)]
     assert model.find_job(jobs, "Load") is jobs[0]
-    with pytest.raises(errors.InvalidInput, match=r"No job is named 'Lod'. Jobs: 'Load', 'load'\."):
-        model.find_job(jobs, "Lod")
+    with pytest.raises(errors.InvalidInput, match=r"named 'x'. Jobs: 'Load', 'load'\."):
+        model.find_job(jobs, "x")
     with pytest.raises(errors.InvalidInput, match=rf"2 jobs are named 'Load': {JOB}, {OTHER}"):
         model.find_job([*jobs, model.Job(OTHER, "Load")], "Load")
     with pytest.raises(errors.InvalidInput, match="Jobs: none"):
@@ -674,6 +698,30 @@ def test_r38_find_job_by_exact_name() -> None:
     many = [model.Job(JOB, letter) for letter in string.ascii_letters]
     with pytest.raises(errors.InvalidInput, match="and 32 more"):
         model.find_job(many, "Load")
+
+
+@pytest.mark.parametrize("given", ["Load Sales", "LOAD SALES", "Load sale", "load_sales"])
+def test_r38_a_near_miss_is_named_among_all_jobs(given: str) -> None:
+    jobs = [model.Job(JOB, f"A {number}") for number in range(30)] + [model.Job(OTHER, "Load sales")]
+    with pytest.raises(errors.InvalidInput, match=rf"named '{given}'\. Did you mean 'Load sales'\? Jobs: "):
+        model.find_job(jobs, given)
+
+
+def test_r14_names_that_are_not_understood_are_no_job_list_without_the_name() -> None:
+    jobs = say(api.list_jobs(), [{"Id": JOB, "Titel": "Load"}, {"Id": OTHER, "Titel": "Stock"}])
+    with pytest.raises(
+        errors.ContractError, match=r"'Load': no value for job.name. Found .*'Titel'"
+    ) as caught:
+        model.find_job(jobs, "Load")
+    pasted = re.search(r"\{.*\}", str(caught.value))
+    assert pasted is not None
+    vocabulary = Vocabulary.of(json.loads(pasted[0].replace("...", "Titel"))["vocabulary"])
+    jobs = say(api.list_jobs(), [{"Id": JOB, "Titel": "Load"}, {"Id": OTHER}], vocabulary)
+    assert model.find_job(jobs, "Load").id == JOB
+    with pytest.raises(
+        errors.InvalidInput, match=r"Did you mean 'Load'\?.* Of others: no value for job.name"
+    ):
+        model.find_job(jobs, "Loads")
 
 
 # --- whatever comes ---

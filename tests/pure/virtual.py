@@ -121,7 +121,7 @@ def until(moment: float) -> Generator[float, None, None]:
 @cache
 def vocabulary_of(dialect: str) -> Vocabulary:
     """Return the vocabulary that a connection to an API in this dialect has."""
-    return Vocabulary().override(_dialect(dialect).extra.get("vocabulary", {}))
+    return Vocabulary.of(_dialect(dialect).extra.get("vocabulary", {}))
 
 
 @cache
