@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property
 from importlib import import_module
@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowNotFoundException, BaseHook
 
 from airflow_provider_timextender import jobs_api, model
-from airflow_provider_timextender.errors import ExecutionNotFound, InvalidInput, TimeXtenderError, Unreachable
+from airflow_provider_timextender.check import not_understood
+from airflow_provider_timextender.errors import (
+    AnswerTooLarge,
+    ExecutionNotFound,
+    InvalidInput,
+    TimeXtenderError,
+    Unreachable,
+)
 from airflow_provider_timextender.inputs import to_job
 from airflow_provider_timextender.jobs_api import Call
 from airflow_provider_timextender.life import read, run_through, submit
@@ -26,6 +33,9 @@ if TYPE_CHECKING:
     from airflow_provider_timextender.connection import Settings
 
 T = TypeVar("T")
+
+LOGS_TO_TRY = 3
+"""Of so many jobs *Test Connection* reads the log, until one shows an execution."""
 
 # The carrier and the connection reader are imported where they are used: they load an HTTP library, which
 # nobody needs when a DAG is parsed.
@@ -195,9 +205,9 @@ class TimeXtenderHook(BaseHook):
             yield from execution.logs
 
     def test_connection(self) -> tuple[bool, str]:
-        """Send one authenticated request that changes nothing.
+        """Read the jobs, their statuses and the log of one that has run; it ends within ten seconds.
 
-        :return: whether it succeeded, and what was found. It ends within ten seconds.
+        :return: whether a task would understand what it needs, and what was found.
         """
         found: list[tuple[bool, str]] = []
         # In a thread, as a server can send its answer so slowly that no timeout of a socket ends it.
@@ -213,9 +223,26 @@ class TimeXtenderHook(BaseHook):
             quick = replace(self.settings, timeout=min(self.settings.timeout, 4))
             with Carrier(quick) as carrier:
                 jobs = carrier.send(jobs_api.list_jobs())
+                statuses = carrier.send(jobs_api.all_job_statuses())
+                executions = _some_executions(carrier, jobs)
         except TimeXtenderError as error:
             return False, str(error)
-        return True, f"Connected to {quick.base_url}: {len(jobs)} job{'' if len(jobs) == 1 else 's'} found."
+        said = f"Connected to {quick.base_url}: {len(jobs)} job{'' if len(jobs) == 1 else 's'} found."
+        problems = not_understood(quick.vocabulary, jobs, statuses, executions)
+        if problems:
+            return False, f"{said} A task would not understand this: {' '.join(problems)}"
+        seen = "" if executions else " No execution was found, so how one ends is not known yet."
+        return True, f"{said}{seen}"
+
+
+def _some_executions(carrier: Carrier, jobs: Sequence[model.Job]) -> list[model.Execution]:
+    """Return the executions of the first job that has some, out of a few, and a log of no more than a MiB."""
+    for job in jobs[:LOGS_TO_TRY]:
+        log = replace(jobs_api.if_any(jobs_api.job_logs(job.id)), limit=2**20)
+        with suppress(AnswerTooLarge):
+            if executions := carrier.send(log):
+                return executions
+    return []
 
 
 @contextmanager

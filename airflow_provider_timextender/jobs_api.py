@@ -75,7 +75,7 @@ class _Parser:
 
     def job(self, obj: Mapping[str, Any]) -> model.Job:
         name = self.text(obj, "job.name")
-        problem = None if name else self.missing(obj, "job.name")
+        problem = None if name else self.vocabulary.missing(obj, "job.name")
         return model.Job(self.needed_guid(obj, "job.id"), name, problem, obj)
 
     def status(self, obj: Mapping[str, Any], job_id: str | None = None) -> model.JobStatus:
@@ -141,7 +141,7 @@ class _Parser:
             return state, None
         # It may be the default of a number that nobody has set yet.
         said = f"execution.state is {model.short(code)}, and a number says nothing while there is no end."
-        return None, f"{said} {self.missing(obj, 'execution.end')}"
+        return None, f"{said} {self.vocabulary.missing(obj, 'execution.end')}"
 
     # What one of its members holds
 
@@ -179,7 +179,7 @@ class _Parser:
     def needed_guid(self, obj: Mapping[str, Any], entry: str) -> str:
         value = self.vocabulary.member(obj, entry)
         if value is None:
-            raise errors.ContractError(f"{self.where}: {self.missing(obj, entry)}")
+            raise errors.ContractError(f"{self.where}: {self.vocabulary.missing(obj, entry)}")
         try:
             return model.guid(value, entry)
         except errors.InvalidInput as error:
@@ -203,27 +203,13 @@ class _Parser:
         """Return the meaning of a word, or None and the problem with it."""
         words = self.words(obj, entry)
         if not words:
-            return None, self.missing(obj, entry)
+            return None, self.vocabulary.missing(obj, entry)
         meaning, *others = (self.vocabulary.meaning(section, word) for word in words)
         if set(others) - {meaning, None}:
             return None, f"{entry} is told in several ways that contradict each other: {model.short(words)}."
         if meaning is not None:
             return meaning, None
-        table = self.vocabulary.spellings[section]
-        understood = "; ".join(f"{one}: {', '.join(spellings)}" for one, spellings in table.items())
-        return None, (
-            f"{entry} is {model.short(words[0])}, a word in no table (known: {understood}). If you know what "
-            f"it means ({', '.join(table)}), add it under that name in the extra of the connection: "
-            f'{{"vocabulary": {{"{section}": {{"...": {json.dumps(words[0])[:80]}}}}}}}.'
-        )
-
-    def missing(self, obj: Mapping[str, Any], entry: str) -> str:
-        expected = ", ".join(self.vocabulary.spellings["fields"][entry])
-        return (
-            f"no value for {entry}. Found the members {model.short(list(obj))}, expected one of {expected}. "
-            f'If it is called otherwise, set {{"vocabulary": {{"fields": {{"{entry}": "..."}}}}}} in the '
-            "extra of the connection."
-        )
+        return None, self.vocabulary.unknown(words[0], entry, section)
 
 
 def _trigger_id_of(own: str | None, logs: Sequence[model.Log]) -> str | None:

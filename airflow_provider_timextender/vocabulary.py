@@ -8,6 +8,7 @@ Airflow connection can add its own (:meth:`Vocabulary.of`).
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -212,6 +213,25 @@ class Vocabulary:
         if isinstance(word, bool) or not isinstance(word, (str, int)):
             return None
         return self._words[section].get(fold(str(word)))
+
+    def missing(self, obj: Mapping[str, Any], entry: str) -> str:
+        """Say that a JSON object holds nothing for a logical field, and what to do if it does."""
+        expected = ", ".join(self.spellings["fields"][entry])
+        return (
+            f"no value for {entry}. Found the members {short(list(obj))}, expected one of {expected}. "
+            f'If it is called otherwise, set {{"vocabulary": {{"fields": {{"{entry}": "..."}}}}}} in the '
+            "extra of the connection."
+        )
+
+    def unknown(self, word: Any, entry: str, section: str) -> str:
+        """Say that a word is in no table, and what to do about it."""
+        table = self.spellings[section]
+        known = "; ".join(f"{meaning}: {', '.join(spellings)}" for meaning, spellings in table.items())
+        return (
+            f"{entry} is {short(word)}, a word in no table (known: {known}). If you know what it means "
+            f"({', '.join(table)}), add it under that name in the extra of the connection: "
+            f'{{"vocabulary": {{"{section}": {{"...": {json.dumps(word)[:80]}}}}}}}.'
+        )
 
 
 def _refuse_unknown(name: Any, table: Mapping[str, Any], where: str) -> None:

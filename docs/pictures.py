@@ -25,7 +25,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     "the worlds": ("worlds", "carrier"),
     "the life": ("life",),
     "data and rules": (
-        "connection", "inputs", "logs", "submission", "verdict", "jobs_api", "vocabulary", "model",
+        "check", "connection", "inputs", "logs", "submission", "verdict", "jobs_api", "vocabulary", "model",
         "errors", "provider_info",
     ),
     "the other side of the wire": ("simulator",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -16,7 +17,7 @@ from airflow_provider_timextender.carrier import Carrier
 from airflow_provider_timextender.hooks import TimeXtenderHook
 from airflow_provider_timextender.life import Limits, Wait, run_through
 from airflow_provider_timextender.model import JobState
-from airflow_provider_timextender.simulator import DIALECTS, Fault, Job, Simulator
+from airflow_provider_timextender.simulator import DIALECTS, Dialect, Fault, Job, Simulator
 from airflow_provider_timextender.verdict import Run
 from airflow_provider_timextender.worlds import Worker
 
@@ -89,7 +90,7 @@ def test_r38_no_or_several_matches(simulator: Simulator) -> None:
     simulator.world.jobs[twin.id] = twin
     with pytest.raises(errors.InvalidInput, match="2 jobs are named 'load'"):
         hook.get_job(job_name="load")
-    with pytest.raises(errors.InvalidInput, match=r"No job is named 'Load'\. Jobs: 'load'"):
+    with pytest.raises(errors.InvalidInput, match=r"No job is named 'Load'\. Did you mean 'load'\?"):
         hook.get_job(job_name="Load")
     with pytest.raises(errors.InvalidInput, match="no job with the id 2222"):
         hook.get_job("22222222-2222-2222-2222-222222222222")
@@ -154,10 +155,61 @@ def test_one_hook_keeps_one_connection_open(simulator: Simulator) -> None:
 # --- test_connection ---
 
 
-def test_r40_test_connection_sends_one_authenticated_get(simulator: Simulator) -> None:
-    assert TimeXtenderHook().test_connection() == (True, f"Connected to {simulator.url}: 1 job found.")
-    (request,) = simulator.requests
-    assert (request.method, request.path) == ("GET", "/public/jobs")
+def test_r40_test_connection_changes_nothing_and_looks_at_an_execution(simulator: Simulator) -> None:
+    connected = f"Connected to {simulator.url}: 1 job found."
+    unknown = f"{connected} No execution was found, so how one ends is not known yet."
+    assert TimeXtenderHook().test_connection() == (True, unknown)
+    simulator.job("load").pickup = simulator.job("load").duration = 0
+    simulator.run("load")
+    assert TimeXtenderHook().test_connection() == (True, connected)
+    assert {request.method for request in simulator.requests} == {"GET"}
+    assert [request.route for request in simulator.requests] == ["jobs", "statuses", "logs"] * 2
+
+
+@pytest.mark.parametrize(
+    ("dialect", "says"),
+    [
+        ({"renamed": {"Name": "Titel"}}, "no value for job.name. Found the members .*'Titel'"),
+        ({"statuses": {"idle": "Ready", "pending": "P", "running": "R"}}, "status.state is 'Ready'"),
+        ({"states": {"succeeded": "Completed", "failed": "F", "running": "R"}}, '"states": .*"Completed"'),
+        ({"renamed": {"EndTime": "Stop"}}, "no value for execution.end. Found the members .*'Stop'"),
+        ({"renamed": {"Logs": "Zeilen"}}, 'Zeilen.* set .*"execution.logs": "..."'),
+        (
+            {"severities": {"info": "I", "warning": "W", "error": "E"}},
+            "log.severity is 'I', a word in no table",
+        ),
+        ({"renamed": {"Severity": "Kind"}}, "no value for log.severity. Found the members .*'Kind'"),
+        ({"trigger_id_on": "nowhere"}, "no value for execution.trigger_id"),
+        ({"nesting": "wrapped"}, "expected a JSON array, found an object"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else str(*value),
+)
+def test_r40_test_connection_is_red_if_a_task_would_not_understand(
+    monkeypatch: pytest.MonkeyPatch, dialect: dict[str, Any], says: str
+) -> None:
+    with Simulator([Job("load", pickup=0, duration=0)], dialect=Dialect(**dialect)) as simulator:
+        simulator.run("load")
+        monkeypatch.setenv(
+            "AIRFLOW_CONN_TIMEXTENDER_DEFAULT", json.dumps(simulator.connection(explained=False))
+        )
+        good, message = TimeXtenderHook().test_connection()
+        assert not good
+        assert re.search(says, message), message
+        if dialect not in ({"trigger_id_on": "nowhere"}, {"nesting": "wrapped"}):
+            monkeypatch.setenv("AIRFLOW_CONN_TIMEXTENDER_DEFAULT", simulator.connection_json())
+            assert TimeXtenderHook().test_connection()[0], "explained in the connection, it is understood"
+
+
+def test_r40_test_connection_reads_no_large_log_and_few_logs(monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = [Job(f"load {number}", pickup=0, duration=0, lines=12_000) for number in range(5)]
+    with Simulator(jobs) as simulator:
+        for job in jobs:
+            simulator.run(job.name)
+        monkeypatch.setenv("AIRFLOW_CONN_TIMEXTENDER_DEFAULT", simulator.connection_json())
+        good, message = TimeXtenderHook().test_connection()
+    assert good
+    assert "No execution was found" in message
+    assert simulator.count("logs") == 3
 
 
 @pytest.mark.parametrize(

@@ -291,7 +291,7 @@ def test_r30_a_failing_push_does_not_fail_a_task_whose_job_is_queued(
         ({"job_id": OTHER, "job_name": "load"}, "either a job id or a job name"),
         ({"job_id": "None", "job_name": None}, "job id 'None' is not a guid"),
         ({"job_id": "00000000-0000-0000-0000-000000000000", "job_name": None}, "blank guid"),
-        ({"job_name": "Lod"}, "No job is named 'Lod'. Jobs: 'load'"),
+        ({"job_name": "Lod"}, "No job is named 'Lod'. Did you mean 'load'?"),
         ({"poll_interval": 0}, "poll_interval is 0"),
         ({"timeout": "never"}, "timeout is 'never'"),
         ({"start_timeout": -1}, "start_timeout is -1"),
