@@ -169,7 +169,7 @@ def test_r40_test_connection_changes_nothing_and_looks_at_an_execution(simulator
 @pytest.mark.parametrize(
     ("dialect", "says"),
     [
-        ({"renamed": {"Name": "Titel"}}, "no value for job.name. Found the members .*'Titel'"),
+        ({"renamed": {"Name": "Caption"}}, "no value for job.name. Found the members .*'Caption'"),
         ({"statuses": {"idle": "Ready", "pending": "P", "running": "R"}}, "status.state is 'Ready'"),
         ({"states": {"succeeded": "Completed", "failed": "F", "running": "R"}}, '"states": .*"Completed"'),
         ({"renamed": {"EndTime": "Stop"}}, "no value for execution.end. Found the members .*'Stop'"),

@@ -708,15 +708,15 @@ def test_r38_a_near_miss_is_named_among_all_jobs(given: str) -> None:
 
 
 def test_r14_names_that_are_not_understood_are_no_job_list_without_the_name() -> None:
-    jobs = say(api.list_jobs(), [{"Id": JOB, "Titel": "Load"}, {"Id": OTHER, "Titel": "Stock"}])
+    jobs = say(api.list_jobs(), [{"Id": JOB, "Caption": "Load"}, {"Id": OTHER, "Caption": "Stock"}])
     with pytest.raises(
-        errors.ContractError, match=r"'Load': no value for job.name. Found .*'Titel'"
+        errors.ContractError, match=r"'Load': no value for job.name. Found .*'Caption'"
     ) as caught:
         model.find_job(jobs, "Load")
     pasted = re.search(r"\{.*\}", str(caught.value))
     assert pasted is not None
-    vocabulary = Vocabulary.of(json.loads(pasted[0].replace("...", "Titel"))["vocabulary"])
-    jobs = say(api.list_jobs(), [{"Id": JOB, "Titel": "Load"}, {"Id": OTHER}], vocabulary)
+    vocabulary = Vocabulary.of(json.loads(pasted[0].replace("...", "Caption"))["vocabulary"])
+    jobs = say(api.list_jobs(), [{"Id": JOB, "Caption": "Load"}, {"Id": OTHER}], vocabulary)
     assert model.find_job(jobs, "Load").id == JOB
     with pytest.raises(
         errors.InvalidInput, match=r"Did you mean 'Load'\?.* Of others: no value for job.name"
