@@ -452,9 +452,9 @@ def test_the_command_refuses_what_makes_no_sense(arguments: list[str], says: str
 
 def test_two_jobs_of_one_name_need_ids_of_their_own() -> None:
     with pytest.raises(ValueError, match="Several jobs have the id of 'Twin'"):
-        Simulator([Job("Twin"), Job("Twin")])
+        World([Job("Twin"), Job("Twin")])
     twins = [Job("Twin"), Job("Twin", id="3f2504e0-4f89-11d3-9a0c-0305e82c3301")]
-    assert len(Simulator(twins).world.jobs) == 2
+    assert len(World(twins).jobs) == 2
 
 
 def own_module() -> str:
