@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -406,11 +407,12 @@ def _judge_last_words(lived: Lived, said: str, since: float) -> Iterator[str]:
 def _is_uncertain(lived: Lived, end: End, said: str, named: list[Execution]) -> bool:
     """Tell whether nobody could have known which execution is the task's."""
     life = lived.life
-    if re.search("showed before is not known|could not be looked for|expected a JSON", said):
+    if re.search(r"showed before is not known|could not be looked for|GET \S+: expected a JSON", said):
         refusals = any(fault.kind in ("redirect", "wrong type") for _, _, fault in lived.plan.faults)
         return refusals or lived.plan.rotation is not None
     late = end.at - lived.plan.arguments["start_timeout"]
-    if life.clears and life.clears[0] < end.at and any(execution.queued < late for execution in named):
+    cleared = bool(life.clears) and life.clears[0] < end.at
+    if named and cleared and any(at < late for at in _asked_at(life, said)):
         return True  # to who is cleared so late, it may as well be that of a later run
     returned = {end.returned for end in life.ends if end.state == "success"}
     candidates = named or [e for e in life.simulator.world.executions if e.by != "hand"]
@@ -419,6 +421,14 @@ def _is_uncertain(lived: Lived, end: End, said: str, named: list[Execution]) -> 
     first = candidates[0].queued
     waiting = any(e.queued < first < e.ended for e in life.ours) or bool(lived.plan.others)
     return len({e.trigger_id for e in candidates} - returned) + waiting >= 2
+
+
+def _asked_at(life: Life, said: str) -> Iterator[float]:
+    """Yield when the request of which an error speaks was recorded; faults may delay its arrival."""
+    for text in set(re.findall(r'"asked_at": "([^"]+)"', "".join(life.history))):
+        at = datetime.fromisoformat(text)
+        if at.isoformat(timespec="seconds") in said:
+            yield at.timestamp()
 
 
 def table(lives: list[Lived]) -> str:
