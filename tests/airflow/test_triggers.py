@@ -166,8 +166,8 @@ def test_r21_many_that_wait_open_few_connections(crowd: Any) -> None:
     simulator = crowd(100)
     events = asyncio.run(all_events(wait_for_all(simulator, poll_interval=0.2)))
     assert [event.payload["state"] for event in events] == ["succeeded"] * 100
-    # A look that has begun when the last wait ends is carried to its end, over another one if need be.
-    assert len({r.connection for r in simulator.requests if r.route == "execution logs"}) <= 2
+    # The last one may be a look that had begun when the last wait ended, carried over another connection.
+    assert len({request.connection for request in list(simulator.requests)[:-1]}) <= 2
 
 
 def test_how_often_a_busy_jobs_log_is_read() -> None:
