@@ -25,6 +25,7 @@ from airflow_provider_timextender.errors import (
 from airflow_provider_timextender.inputs import to_job
 from airflow_provider_timextender.jobs_api import Call
 from airflow_provider_timextender.life import read, run_through, submit
+from airflow_provider_timextender.logs import warn_of_problems
 from airflow_provider_timextender.provider_info import get_provider_info
 from airflow_provider_timextender.worlds import Worker
 
@@ -201,6 +202,7 @@ class TimeXtenderHook(BaseHook):
                 "is asked for that one nor as a whole. If another member holds the trigger id, override "
                 "vocabulary.fields.execution.trigger_id or .log.trigger_id in the extra of the connection."
             )
+        warn_of_problems(executions, self.log)
         for execution in executions:
             yield from execution.logs
 

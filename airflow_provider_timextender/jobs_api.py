@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone, tzinfo
@@ -62,6 +63,18 @@ _FIRST_TIME = datetime(1990, 1, 1, tzinfo=timezone.utc)
 
 _OF_EXECUTIONS = ("execution.start", "execution.end", "execution.logs")
 
+_WRAPPED = (
+    'If a member of it holds the list, set {"vocabulary": {"fields": {"list.items": "..."}}} in the extra of '
+    "the connection."
+)
+
+_FLAT = (
+    "If entries tell to which execution they belong, set "
+    '{"vocabulary": {"fields": {"log.execution_id": "..."}}} in the extra of the connection, and '
+    "execution.id likewise if it is not the trigger id. If it is an execution, name its members as "
+    f"{', '.join(_OF_EXECUTIONS)} there."
+)
+
 
 @dataclass(frozen=True)
 class _Parser:
@@ -97,16 +110,53 @@ class _Parser:
             raw=obj,
         )
 
-    def execution(self, obj: Mapping[str, Any], job_id: str) -> model.Execution:
-        if self.vocabulary.has(obj, "log.time", "log.severity") and not self.vocabulary.has(
-            obj, *_OF_EXECUTIONS
-        ):
+    def executions(self, data: Any, job_id: str) -> list[model.Execution]:
+        objects = self.objects(data)
+        flat = [obj for obj in objects if self.is_entry(obj)]
+        if not flat:
+            return [self.execution(obj, job_id) for obj in objects]
+        return self.joined([obj for obj in objects if not self.is_entry(obj)], flat, job_id)
+
+    def is_entry(self, obj: Mapping[str, Any]) -> bool:
+        """Tell whether an object of a list of executions is a log entry."""
+        of_entry = self.vocabulary.has(obj, "log.time", "log.severity")
+        return of_entry and not self.vocabulary.has(obj, *_OF_EXECUTIONS)
+
+    def joined(
+        self, objects: Sequence[Mapping[str, Any]], flat: Sequence[Mapping[str, Any]], job_id: str
+    ) -> list[model.Execution]:
+        """Return executions with the log entries that lie beside them."""
+        if not self.vocabulary.adds("log.execution_id"):
             raise errors.ContractError(
                 f"{self.where}: expected executions, each with its log in it, and found a log entry among "
-                f"them, with the members {model.short(list(obj))}. If it is an execution, name its members "
-                f"as vocabulary.fields.{', .'.join(_OF_EXECUTIONS)} in the extra of the connection."
+                f"them, with the members {model.short(list(flat[0]))}. {_FLAT}"
             )
-        logs = tuple(map(self.log, self.objects(self.vocabulary.member(obj, "execution.logs"))))
+        logs: dict[str, list[Mapping[str, Any]]] = {}
+        for entry in flat:
+            logs.setdefault(self.key(entry, "log.execution_id"), []).append(entry)
+        keys = [self.key(obj, "execution.id", "execution.trigger_id") for obj in objects]
+        if objects and logs.keys().isdisjoint(keys):
+            raise errors.ContractError(
+                f"{self.where}: none of {len(flat)} log entries belongs to one of {len(objects)} executions. "
+                f"{_FLAT}"
+            )
+        # Several under one key were started by hand: which of them an entry belongs to, nobody knows.
+        count = Counter(keys)
+        return [
+            self.execution(obj, job_id, logs.get(key, []) if count[key] == 1 else [])
+            for key, obj in zip(keys, objects, strict=True)
+        ]
+
+    def key(self, obj: Mapping[str, Any], *entries: str) -> str:
+        """Return what joins executions and entries: the first of several fields that holds something."""
+        found = (self.vocabulary.member(obj, entry) for entry in entries)
+        return model.canonical(str(next((value for value in found if value is not None), "")))
+
+    def execution(
+        self, obj: Mapping[str, Any], job_id: str, flat: Sequence[Mapping[str, Any]] | None = None
+    ) -> model.Execution:
+        entries = self.objects(self.vocabulary.member(obj, "execution.logs")) if flat is None else flat
+        logs = tuple(map(self.log, entries))
         start, start_problem = self.time(obj, "execution.start")
         end, end_problem = self.time(obj, "execution.end")
         if start is not None and end is not None and end < start:
@@ -123,11 +173,30 @@ class _Parser:
             end=end,
             message=self.text(obj, "execution.message"),
             logs=logs,
+            log_problems=self.log_problems(obj, logs, nested=flat is None),
             problem=problem,
             start_problem=start_problem,
             end_problem=end_problem,
             raw=obj,
         )
+
+    def log_problems(
+        self, obj: Mapping[str, Any], logs: Sequence[model.Log], *, nested: bool
+    ) -> Mapping[str, str]:
+        if not logs:
+            there = not nested or self.vocabulary.has(obj, "execution.logs")
+            return {} if there else {"execution.logs": self.vocabulary.missing(obj, "execution.logs")}
+        problems = {}
+        if untimed := next((log.raw for log in logs if log.time is None), None):
+            problems["log.time"] = self.time(untimed, "log.time")[1] or self.vocabulary.missing(
+                untimed, "log.time"
+            )
+        if unknown := next((log.raw for log in logs if log.severity is None), None):
+            problem = self.meaning(unknown, "log.severity", "severities")[1]
+            problems["log.severity"] = str(problem)
+        if not any(self.vocabulary.has(log.raw, "log.message") for log in logs):
+            problems["log.message"] = self.vocabulary.missing(logs[0].raw, "log.message")
+        return problems
 
     def execution_state(
         self, obj: Mapping[str, Any], *, ended: bool
@@ -146,11 +215,35 @@ class _Parser:
     # What one of its members holds
 
     def objects(self, data: Any) -> list[Mapping[str, Any]]:
+        if isinstance(data, dict):
+            data = self.unwrapped(data)
         if data is None:  # how a server may say "nothing"; never a final answer about an execution
             return []
         if not isinstance(data, list):
             raise self.unexpected("array", data)
         return [self.object(item) for item in data]
+
+    def unwrapped(self, wrapper: Mapping[str, Any]) -> Any:
+        """Return the list that an object holds.
+
+        :raises ContractError: if the object says that there is more of it.
+        """
+        for place in (wrapper, *(value for value in wrapper.values() if isinstance(value, dict))):
+            if following := self.vocabulary.member(place, "list.next"):
+                raise self.half(f"the next page is {model.short(following)}")
+        if not self.vocabulary.has(wrapper, "list.items"):
+            raise self.unexpected("array", wrapper)
+        items = self.vocabulary.member(wrapper, "list.items")
+        total = self.vocabulary.member(wrapper, "list.total")
+        if isinstance(items, list) and isinstance(total, int) and total > len(items):
+            raise self.half(f"it holds {len(items)} of {total} items")
+        return items
+
+    def half(self, why: str) -> errors.ContractError:
+        return errors.ContractError(
+            f"{self.where}: the answer is a page of a longer list ({why}). The published API has no pages, "
+            "so the rest cannot be read, and half a list is not taken for the whole."
+        )
 
     def object(self, data: Any) -> Mapping[str, Any]:
         if not isinstance(data, dict):
@@ -164,7 +257,8 @@ class _Parser:
     def unexpected(self, wanted: str, data: Any) -> errors.ContractError:
         members = "an object with the members " if isinstance(data, dict) else ""
         found = members + model.short(list(data) if members else data)
-        return errors.ContractError(f"{self.where}: expected a JSON {wanted}, found {found}.")
+        hint = f" {_WRAPPED}" if members and any(isinstance(value, list) for value in data.values()) else ""
+        return errors.ContractError(f"{self.where}: expected a JSON {wanted}, found {found}.{hint}")
 
     def text(self, obj: Mapping[str, Any], entry: str) -> str | None:
         value = self.vocabulary.member(obj, entry)
@@ -302,7 +396,7 @@ def job_logs(job_id: str, trigger_id: str | None = None) -> Call[list[model.Exec
     """
 
     def parse(parser: _Parser, data: Any) -> list[model.Execution]:
-        return [parser.execution(obj, job_id) for obj in parser.objects(data)]
+        return parser.executions(data, job_id)
 
     path = f"{_path(job_id)}/logs"
     if trigger_id is not None:
@@ -314,7 +408,7 @@ def executions_so_far(job_id: str) -> Call[list[model.Execution]]:
     """A job's executions without their logs, which take most of the memory; a 404 means that it has none."""
 
     def parse(parser: _Parser, data: Any) -> list[model.Execution]:
-        return [replace(parser.execution(obj, job_id), logs=(), raw={}) for obj in parser.objects(data)]
+        return [replace(execution, logs=(), raw={}) for execution in parser.executions(data, job_id)]
 
     return replace(job_logs(job_id), parse=parse, absent=list)
 
@@ -355,7 +449,10 @@ def read(call: Call[T], answer: Answer, vocabulary: Vocabulary, zone: tzinfo = t
         )
     try:
         data = None if answer.status == 204 else json.loads(answer.body, object_pairs_hook=_object)
-        return call.parse(_Parser(vocabulary, zone, answer.where), data)
+        parser = _Parser(vocabulary, zone, answer.where)
+        if _NEXT.search(answer.headers.get("link", "")):
+            raise parser.half("its Link header names the next one")
+        return call.parse(parser, data)
     except errors.ContractError as error:
         error.args = (f"{error} The answer was HTTP {answer.status}: {excerpt(answer)}",)
         raise
@@ -364,6 +461,9 @@ def read(call: Call[T], answer: Answer, vocabulary: Vocabulary, zone: tzinfo = t
             f"{answer.where}: HTTP {answer.status}, but the body is not JSON: {excerpt(answer)}"
         ) from None
 
+
+_NEXT = re.compile(r"""\brel\s*=\s*["']?[^"',;]*\bnext\b""", re.IGNORECASE)
+"""A link to the next page, as https://www.rfc-editor.org/rfc/rfc8288 writes it."""
 
 _LOG_ADVICE = (
     "A job's log comes whole and grows: ask for one execution by its trigger id, or have old executions "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -80,7 +80,14 @@ def relay(execution: Execution, logger: Any) -> Iterator[None]:
     """Write how an execution ended, and its log, as :func:`write` does."""
     state = execution.state.value if execution.state else "over"
     logger.info("Execution %s %s. Its log:", execution.trigger_id, state)
+    warn_of_problems([execution], logger)
     yield from write(execution.logs, logger)
+
+
+def warn_of_problems(executions: Iterable[Execution], logger: Any) -> None:
+    """Tell once what of some executions' logs is not understood."""
+    for problem in {text: None for one in executions for text in one.log_problems.values()}:
+        logger.warning("The log is not understood as a whole: %s", problem)
 
 
 def warn_that_it_runs_on(logger: Any, job_id: str | None, trigger_id: str | None) -> None:

@@ -182,6 +182,7 @@ class Execution(AsDict):
     :ivar state: ``None`` if the API's word is missing or in no table; ``problem`` then says so.
     :ivar start: in UTC; ``None`` if unknown. :ivar end: likewise; ``None`` also while it runs.
     :ivar start_problem: why a start that is there is not understood. :ivar end_problem: likewise.
+    :ivar log_problems: what is not understood of its log, by the logical field.
     """
 
     _in_dict = ("job_id", "trigger_id", "state", "start", "end", "duration")
@@ -193,6 +194,7 @@ class Execution(AsDict):
     end: datetime | None = None
     message: str | None = None
     logs: tuple[Log, ...] = field(repr=False, default=())
+    log_problems: Mapping[str, str] = field(repr=False, compare=False, default_factory=dict)
     problem: str | None = None
     start_problem: str | None = None
     end_problem: str | None = None

@@ -43,6 +43,9 @@ FIELDS: Mapping[str, Names] = {
     "submission.job_id": Names(documented=("JobId",)),
     "submission.message": Names(documented=("Message",)),
     "submission.trigger_id": Names(documented=("TriggerId",)),
+    # For log entries that lie flat beside executions: named in the connection, they join the two.
+    "execution.id": Names(),
+    "log.execution_id": Names(),
     "execution.job_id": Names(assumed=("JobId",)),
     "execution.trigger_id": Names(assumed=("TriggerId",)),
     "execution.state": Names(assumed=("State", "Status", "ExecutionState", "ExecutionStatus")),
@@ -56,7 +59,19 @@ FIELDS: Mapping[str, Names] = {
     "log.time": Names(assumed=("Timestamp", "Time", "Created", "CreatedAt", "LogTime", "Date")),
     "log.severity": Names(assumed=("Severity", "Level", "LogLevel", "Type")),
     "log.message": Names(assumed=("Message", "Text", "Description")),
-}
+    # A list may come in an object. It is taken out only if the connection names the member that holds it.
+    "list.items": Names(),
+    "list.next": Names(
+        assumed=(
+            "nextLink", "@odata.nextLink", "next", "nextPage", "nextPageUrl", "nextToken", "nextPageToken",
+            "nextCursor", "continuationToken", "hasMore", "hasNext", "hasNextPage",
+        )
+    ),
+    "list.total": Names(assumed=("total", "totalCount", "totalItems", "count", "@odata.count")),
+}  # fmt: skip
+
+_REFERENCES = ("execution.id", "log.execution_id")
+"""What may stand in the same member as another field: a trigger id, say."""
 
 STATUSES: Mapping[str, Names] = {
     "idle": Names(documented=("idle",)),
@@ -161,6 +176,10 @@ class Vocabulary:
             for section, table in _SECTIONS.items()
         }
 
+    def adds(self, field: str) -> bool:
+        """Tell whether the connection names a member for a logical field."""
+        return bool(self._given(field))
+
     def _given(self, entry: str, section: str = "fields") -> tuple[str, ...]:
         return self.given.get(section, {}).get(entry, ())
 
@@ -168,7 +187,11 @@ class Vocabulary:
         """Return the default spellings of an entry but those that a connection gives, for whatever entry."""
         given = self.given.get(section, {}).items()
         # In the fields, "job" stands before a dot, say: members of other objects may be called the same.
-        kin = (words for other, words in given if other.split(".")[:-1] == entry.split(".")[:-1])
+        kin = (
+            words
+            for other, words in given
+            if other.split(".")[:-1] == entry.split(".")[:-1] and other not in _REFERENCES
+        )
         moved = {fold(word) for words in kin for word in words}
         return tuple(word for word in _SECTIONS[section][entry].all if fold(word) not in moved)
 

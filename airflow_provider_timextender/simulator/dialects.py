@@ -127,7 +127,7 @@ class Dialect:
     @property
     def extra(self) -> dict[str, Any]:
         """What the extra of a connection has to say so that all is understood that can be."""
-        sections = {
+        sections: dict[str, dict[str, Word]] = {
             "fields": {
                 entry: written for name, written in self.renamed.items() for entry in _ENTRIES.get(name, ())
             },
@@ -135,6 +135,10 @@ class Dialect:
             "states": _unusual(self.states) if self.states_as == "plain" else {},
             "severities": _unusual(self.severities),
         }
+        if self.nesting == "wrapped":
+            sections["fields"]["list.items"] = self._member("Value")
+        if self.nesting == "flat" and self.trigger_id_on == "both":
+            sections["fields"]["log.execution_id"] = self._member("TriggerId")
         vocabulary = {section: entries for section, entries in sections.items() if entries}
         extra: dict[str, Any] = {"vocabulary": vocabulary} if vocabulary else {}
         if self.times in ("naive", "seven digits") and self.timezone != "UTC":

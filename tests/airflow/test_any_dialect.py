@@ -634,6 +634,8 @@ def test_r14_whole_json_of_another_shape_is_an_error_at_once(
     monkeypatch: pytest.MonkeyPatch, context: Any, dialect: Dialect, found: str
 ) -> None:
     with speaking(monkeypatch, dialect, pickup=0.0, duration=0.0) as simulator:
+        unexplained = json.dumps(simulator.connection(explained=False))
+        monkeypatch.setenv("AIRFLOW_CONN_TIMEXTENDER_DEFAULT", unexplained)
         ran_before(simulator, "succeeded")
         job_id = simulator.job("load").id
         with pytest.raises(AirflowFailException, match=f"ContractError: .*{found}"):
@@ -641,9 +643,23 @@ def test_r14_whole_json_of_another_shape_is_an_error_at_once(
         assert simulator.count("logs") == 1
 
 
+@pytest.mark.parametrize("nesting", ["wrapped", "flat"])
+@pytest.mark.parametrize("way", WAYS)
+def test_r48_a_shape_that_the_connection_explains_is_understood(
+    monkeypatch: pytest.MonkeyPatch, way: str, nesting: Any
+) -> None:
+    with speaking(monkeypatch, Dialect(nesting=nesting)) as simulator:
+        ran_before(simulator, "succeeded")
+        trigger_id = Task().run(way)
+        assert simulator.world.executions[-1].trigger_id == trigger_id
+        simulator.job("load").outcome = "failed"
+        with pytest.raises(errors.JobFailed, match="Invalid column name"):
+            Task().run(way)
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_r14_a_flat_log_is_not_called_several_executions(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
-    with speaking(monkeypatch, Dialect(nesting="flat")) as simulator:
+    with speaking(monkeypatch, Dialect(nesting="flat", trigger_id_on="entries")) as simulator:
         task = Task(job_name=None, job_id=simulator.job("load").id, store=store_where_there_is_one())
         with pytest.raises(AirflowFailException, match="found a log entry among them") as caught:
             run_all_tries(task, way)

@@ -308,7 +308,13 @@ def test_the_log_that_hides_what_has_not_ended() -> None:
     [
         (Dialect(), {}),
         (DIALECTS["camel"], {}),
-        (Dialect(members="snake", ids="braces", filters="404", nesting="flat"), {}),
+        (Dialect(members="snake", ids="braces", filters="404"), {}),
+        (Dialect(nesting="wrapped"), {"vocabulary": {"fields": {"list.items": "Value"}}}),
+        (
+            Dialect(nesting="flat", members="snake"),
+            {"vocabulary": {"fields": {"log.execution_id": "trigger_id"}}},
+        ),
+        (Dialect(nesting="flat", trigger_id_on="execution"), {}),
         (
             Dialect(renamed={"Message": "Text", "EndTime": "Until"}),
             {

@@ -7,6 +7,7 @@ import json
 import re
 import string
 import uuid
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -508,6 +509,105 @@ def test_r14_a_log_entry_is_no_execution() -> None:
     assert len(say(api.job_logs(JOB, TRIGGER), [execution, whole])) == 2
 
 
+def test_r48_a_list_in_an_object_is_taken_out_if_the_connection_names_its_member() -> None:
+    job = {"Id": JOB, "Name": "Load"}
+    for wrapper in ({"Value": [job]}, {"value": [job], "count": 1, "nextLink": None}):
+        with pytest.raises(errors.ContractError, match=r'set .*"list.items"'):
+            say(api.list_jobs(), wrapper)
+        assert say(api.list_jobs(), wrapper, Vocabulary.of({"fields": {"list.items": "value"}}))[0].id == JOB
+    whole = Vocabulary.of({"fields": {"list.items": "items"}})
+    logs = {"items": [{"Message": "x"}]}
+    (execution,) = say(api.job_logs(JOB), {"items": [{"Logs": logs}]}, whole)
+    assert execution.logs[0].message == "x"
+    assert say(api.job_logs(JOB), {"items": None}, whole) == []
+    with pytest.raises(errors.ContractError, match="expected a JSON array, found 1"):
+        say(api.job_logs(JOB), {"items": 1}, whole)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        {"nextLink": "/public/jobs?page=2"},
+        {"@odata.nextLink": "x"},
+        {"has_more": True},
+        {"paging": {"next": "x"}},
+        {"total": 3},
+    ],
+    ids=str,
+)
+def test_r48_a_page_of_a_longer_list_is_an_error(page: dict[str, Any]) -> None:
+    wrapped = {"value": [{"Id": JOB, "Name": "Load"}], **page}
+    explained = Vocabulary.of({"fields": {"list.items": "value"}})
+    for words in [explained] if "total" in page else [explained, Vocabulary()]:
+        with pytest.raises(errors.ContractError, match="page of a longer list"):
+            say(api.list_jobs(), wrapped, words)
+
+
+@pytest.mark.parametrize(("link", "is_page"), [('<x?page=2>; rel="next"', True), ('<x>; rel="self"', False)])
+def test_r48_a_link_to_a_next_page_is_an_error(link: str, is_page: bool) -> None:
+    told = replace(answer(b"[]"), headers={"link": link})
+    if not is_page:
+        assert read(api.list_jobs(), told, Vocabulary()) == []
+        return
+    with pytest.raises(errors.ContractError, match="page of a longer list"):
+        read(api.list_jobs(), told, Vocabulary())
+
+
+def test_r48_log_entries_beside_executions_are_joined_by_the_id_that_the_connection_names() -> None:
+    def entry(key: Any, text: str) -> dict[str, Any]:
+        return {"Run": key, "Timestamp": "2026-01-01T00:00:00Z", "Severity": "Error", "Message": text}
+
+    by_key = Vocabulary.of({"fields": {"log.execution_id": "Run", "execution.id": "Key"}})
+    told = [
+        {"Key": 1, "TriggerId": TRIGGER, "State": "Failed", "EndTime": "2026-01-01"},
+        entry(2, "b"),
+        {"Key": 2, "TriggerId": OTHER, "State": "Success", "EndTime": "2026-01-01"},
+        entry(1, "a"),
+        entry(9, "of one that is not shown"),
+        entry(1, "aa"),
+    ]
+    first, second = say(api.job_logs(JOB), told, by_key)
+    assert [log.message for log in first.logs] == ["a", "aa"]
+    assert [log.message for log in second.logs] == ["b"]
+    assert not first.log_problems
+    with pytest.raises(
+        errors.ContractError, match=r"none of 1 log entries belongs to one of 2.*execution.id"
+    ):
+        say(api.job_logs(JOB), [told[0], entry(7, "x"), told[2]], by_key)
+
+    by_trigger = Vocabulary.of({"fields": {"log.execution_id": "TriggerId"}})
+    flat = [
+        {"TriggerId": id_, "State": "Success", "EndTime": "2026-01-01"}
+        for id_ in (TRIGGER, model.BLANK_GUID, model.BLANK_GUID)
+    ]
+    flat += [{**entry(None, "x"), "TriggerId": id_} for id_ in (TRIGGER.upper(), model.BLANK_GUID)]
+    ours, *by_hand = say(api.job_logs(JOB), flat, by_trigger)
+    assert [log.message for log in ours.logs] == ["x"]
+    assert ours.logs[0].trigger_id == TRIGGER.upper(), "the member keeps its other meaning"
+    assert [one.logs for one in by_hand] == [(), ()], "nobody knows whose the entry is"
+
+
+def test_r48_what_is_not_understood_of_a_log_is_kept_with_the_execution() -> None:
+    entry = {"Timestamp": "2026-01-01T00:00:00Z", "Severity": "Error", "Message": "x"}
+    for change, field, says in (
+        ({"Severity": "Hmm"}, "log.severity", "a word in no table"),
+        ({"Severity": None, "Kind": 1}, "log.severity", "no value for log.severity.*'Kind'"),
+        ({"Timestamp": "noon"}, "log.time", "'noon', which is no time"),
+        ({"Timestamp": None}, "log.time", "no value for log.time"),
+    ):
+        (execution,) = say(api.job_logs(JOB), [{"Logs": [entry, {**entry, **change}]}])
+        assert list(execution.log_problems) == [field]
+        assert re.search(says, execution.log_problems[field])
+    (execution,) = say(api.job_logs(JOB), [{"Logs": [{**entry, "Message": None}, entry]}])
+    assert not execution.log_problems, "an empty line"
+    nameless = {"Note" if name == "Message" else name: value for name, value in entry.items()}
+    (execution,) = say(api.job_logs(JOB), [{"Logs": [nameless]}])
+    assert "'Note'" in execution.log_problems["log.message"]
+    (execution,) = say(api.job_logs(JOB), [{"State": "Success", "Lines": [entry]}])
+    assert "'Lines'" in execution.log_problems["execution.logs"]
+    assert not say(api.job_logs(JOB), [{"Logs": []}])[0].log_problems
+
+
 def test_times_without_an_offset_are_those_of_the_zone_across_a_change_of_clocks() -> None:
     zone = ZoneInfo("Europe/Copenhagen")
     call = api.job_logs(JOB)
@@ -573,9 +673,11 @@ def test_r05_what_is_no_final_answer_may_be_repeated_and_says_nothing_of_a_submi
 
 
 def test_every_entry_is_marked() -> None:
+    only_by_connection = {"list.items", "execution.id", "log.execution_id"}
     for table in (vocabulary.FIELDS, vocabulary.STATUSES, vocabulary.STATES, vocabulary.SEVERITIES):
-        for names in table.values():
-            assert names.all == names.documented + names.assumed != ()
+        for entry, names in table.items():
+            assert names.all == names.documented + names.assumed
+            assert (names.all == ()) is (entry in only_by_connection)
 
 
 @given(st.sampled_from(["JobId", "jobId", "job_id", "JOB ID", "job-id"]), st.uuids().filter(lambda u: u.int))
