@@ -21,7 +21,7 @@ except ImportError as error:
 
 from airflow_provider_timextender.simulator.dialects import DIALECTS, Dialect, Reply, folded
 from airflow_provider_timextender.simulator.faults import Fault
-from airflow_provider_timextender.simulator.world import Execution, Job, World
+from airflow_provider_timextender.simulator.world import Ending, Execution, Job, Starter, World
 
 Route = Literal["jobs", "execute", "status", "statuses", "logs", "execution logs"]
 
@@ -113,7 +113,21 @@ class Simulator:
         """Start an execution outside Airflow; one by hand has the blank trigger id."""
         return self.world.queue(self.job(name), time.time(), by=by)
 
-    def finish(self, outcome: Literal["succeeded", "failed"] = "succeeded") -> None:
+    def past(
+        self, name: str, outcome: Ending = "succeeded", *, ago: float = 3600.0, by: Starter = "api"
+    ) -> Execution:
+        """Add an execution that has ended, as if it had run before the simulator was there.
+
+        :param name: of the job, whose ``outcomes`` it leaves alone.
+        :param ago: how many seconds before now it ended.
+        :param by: what it was started by; one by ``hand`` has the blank trigger id.
+        :raises ValueError: if that is no moment of the past.
+        """
+        if not ago >= 0:
+            raise ValueError(f"ago is {ago!r}; it takes the seconds since the execution ended, 0 or more.")
+        return self.world.past(self.job(name), time.time() - ago, outcome, by=by)
+
+    def finish(self, outcome: Ending = "succeeded") -> None:
         """End everything that is pending or running, now."""
         self.world.finish(time.time(), outcome)
 

@@ -12,7 +12,8 @@ from typing import Literal
 BLANK_TRIGGER_ID = str(uuid.UUID(int=0))
 """The trigger id that the API shows for an execution that was started by hand."""
 
-Outcome = Literal["succeeded", "failed", "never starts"]
+Ending = Literal["succeeded", "failed"]
+Outcome = Literal[Ending, "never starts"]
 Starter = Literal["api", "schedule", "hand"]
 
 
@@ -97,7 +98,16 @@ class World:
     def queue(self, job: Job, now: float, *, by: Starter = "api", trigger_id: str | None = None) -> Execution:
         """Start an execution beside whatever runs already; one by hand has the blank trigger id."""
         outcome = job.outcomes.pop(0) if by == "api" and job.outcomes else job.outcome
-        started = now + job.pickup
+        return self._add(job, now, outcome, by, trigger_id)
+
+    def past(self, job: Job, ended: float, outcome: Ending, *, by: Starter) -> Execution:
+        """Add an execution that ended at a moment; it began as long before as the job takes."""
+        return self._add(job, ended - job.duration - job.pickup, outcome, by)
+
+    def _add(
+        self, job: Job, queued: float, outcome: Outcome, by: Starter, trigger_id: str | None = None
+    ) -> Execution:
+        started = queued + job.pickup
         ended = started + job.duration
         failed = outcome == "failed"
         message = job.message or (
@@ -108,7 +118,7 @@ class World:
         execution = Execution(
             job=job,
             trigger_id=BLANK_TRIGGER_ID if by == "hand" else trigger_id or str(uuid.uuid4()),
-            queued=now,
+            queued=queued,
             started=started,
             ended=ended,
             outcome=outcome,
@@ -120,7 +130,7 @@ class World:
         self.executions.append(execution)
         return execution
 
-    def finish(self, now: float, outcome: Literal["succeeded", "failed"] = "succeeded") -> None:
+    def finish(self, now: float, outcome: Ending = "succeeded") -> None:
         """End everything that is pending or running."""
         for number, execution in enumerate(self.executions):
             if execution.state(now) in ("pending", "running"):
@@ -137,7 +147,8 @@ class World:
     def log(self, job: Job, now: float) -> list[Execution]:
         """Return the executions that the log shows, oldest first."""
         shown = {"ended"} if job.log_at_end else {"running", "ended"}
-        return [e for e in self._of(job) if e.state(now - job.log_lag) in shown]
+        seen = [e for e in self._of(job) if e.state(now - job.log_lag) in shown]
+        return sorted(seen, key=lambda e: e.queued)  # a past one may have been added late
 
     def _of(self, job: Job) -> Iterator[Execution]:
         return (self.executions[place] for place in self._places[job.id])

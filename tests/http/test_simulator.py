@@ -111,6 +111,30 @@ def test_executions_know_who_started_them_and_only_those_of_the_api_take_their_t
     assert ends == [("schedule", "succeeded"), ("api", "failed"), ("api", "succeeded")]
 
 
+def test_past_executions_have_ended_and_stand_in_the_order_of_time(simulator: Simulator) -> None:
+    job = simulator.job("load")
+    job.pickup, job.duration, job.outcomes = 0, 60, ["failed"]
+    newest = simulator.run("load")
+    later = simulator.past("load", "failed", ago=3600, by="schedule")
+    first = simulator.past("load", ago=7200)
+    path = f"/public/jobs/{job.id}"
+    assert get(simulator, f"{path}/status")["Status"] == "Running"  # that is the one that was run
+    shown = get(simulator, f"{path}/logs")
+    assert [one["State"] for one in shown] == ["Success", "Failed", "Running"]
+    assert [one["TriggerId"] for one in shown] == [e.trigger_id for e in (first, later, newest)]
+    assert first.ended == pytest.approx(time.time() - 7200, abs=10)
+    assert first.ended - first.started == 60
+    assert shown[1]["Logs"][-1]["Severity"] == "Error"
+    assert (first.by, later.by, job.outcomes) == ("api", "schedule", ["failed"])
+    assert simulator.past("load", by="hand").trigger_id == BLANK_TRIGGER_ID
+
+
+@pytest.mark.parametrize("ago", [-1, float("nan")])
+def test_a_past_that_is_none_is_refused(simulator: Simulator, ago: float) -> None:
+    with pytest.raises(ValueError, match=r"ago is .*; it takes the seconds since the execution ended"):
+        simulator.past("load", ago=ago)
+
+
 def test_two_executions_at_the_same_time(simulator: Simulator) -> None:
     job = simulator.job("load")
     job.pickup, job.duration = 0, 0
