@@ -20,7 +20,7 @@ except ImportError as error:
     ) from error
 
 from airflow_provider_timextender.simulator.dialects import DIALECTS, Dialect, Reply, folded
-from airflow_provider_timextender.simulator.faults import Fault
+from airflow_provider_timextender.simulator.faults import KINDS, Fault
 from airflow_provider_timextender.simulator.world import Ending, Execution, Job, Starter, World
 
 Route = Literal["jobs", "execute", "status", "statuses", "logs", "execution logs"]
@@ -106,8 +106,15 @@ class Simulator:
     # --- what a test arranges and asks ---
 
     def job(self, name: str) -> Job:
-        """Return a job by name, to change how its next executions go."""
-        return next(job for job in self.world.jobs.values() if job.name == name)
+        """Return a job by name, to change how its next executions go.
+
+        :raises ValueError: if there is none.
+        """
+        for job in self.world.jobs.values():
+            if job.name == name:
+                return job
+        names = ", ".join(job.name for job in self.world.jobs.values())
+        raise ValueError(f"There is no job {name!r}; there is {names or 'none'}.")
 
     def run(self, name: str, *, by: Literal["schedule", "hand"] = "schedule") -> Execution:
         """Start an execution outside Airflow; one by hand has the blank trigger id."""
@@ -132,7 +139,14 @@ class Simulator:
         self.world.finish(time.time(), outcome)
 
     def fault(self, route: Route, *faults: Fault, always: Fault | None = None) -> None:
-        """Spoil the next answers of a route, one fault each, or all of them from then on."""
+        """Spoil the next answers of a route, one fault each, or all of them from then on.
+
+        :raises ValueError: for an unknown route, or a fault that makes no sense there.
+        """
+        if route not in ROUTES:
+            raise ValueError(f"There is no route {route!r}; the routes are {', '.join(ROUTES)}.")
+        for fault in (*faults, *([always] if always else [])):
+            fault.refuse_elsewhere(route, ROUTES[route][0])
         self._faults[route].extend(faults)
         if always is not None:
             self._always[route] = always
@@ -275,9 +289,10 @@ class Simulator:
 
     async def _spoil(self, fault: Fault, request: web.Request, data: Any) -> web.StreamResponse:
         text = json.dumps(data)
+        status = fault.status or KINDS[fault.kind].status
         if fault.kind == "status":
             headers = {"Retry-After": fault.retry_after} if fault.retry_after else {}
-            return web.Response(text=fault.body, status=fault.status or 503, headers=headers)
+            return web.Response(text=fault.body, status=status, headers=headers)
         if fault.kind == "reset":
             if request.transport is not None:
                 request.transport.abort()
@@ -291,8 +306,8 @@ class Simulator:
         if fault.kind == "wrong type":
             return web.json_response({"value": data} if isinstance(data, list) else [data])
         if fault.kind == "redirect":
-            return web.Response(status=fault.status or 302, headers={"Location": fault.location})
-        return web.Response(text=fault.body, status=fault.status or 200, content_type="application/json")
+            return web.Response(status=status, headers={"Location": fault.location})
+        return web.Response(text=fault.body, status=status, content_type="application/json")
 
     async def _dawdle(self, fault: Fault, request: web.Request) -> web.StreamResponse:
         if fault.kind == "silence":

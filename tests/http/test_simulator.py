@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import requests
@@ -21,6 +23,7 @@ from airflow_provider_timextender.simulator import (
     Job,
     Simulator,
 )
+from airflow_provider_timextender.simulator.faults import KINDS, Kind
 from airflow_provider_timextender.simulator.world import World
 
 from ..conftest import API_KEY
@@ -423,6 +426,57 @@ def test_silence(simulator: Simulator) -> None:
 def test_unknown_words(simulator: Simulator) -> None:
     simulator.fault("status", Fault("unknown word", word="Napping"))
     assert get(simulator, f"/public/jobs/{simulator.job('load').id}/status")["Status"] == "Napping"
+
+
+def test_the_table_of_faults_is_whole() -> None:
+    assert list(KINDS) == list(get_args(Kind))
+    used = {name for use in KINDS.values() for name in use.fields}
+    assert used == {field.name for field in fields(Fault)} - {"kind"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"kind": "timeout"}, "no fault 'timeout'; the kinds are status, reset, "),
+        ({"kind": "status", "location": "/"}, "'status' does not use location; it uses status, body, retry"),
+        ({"kind": "reset", "retry_after": "7", "status": 503}, "'reset' does not use status, retry_after"),
+        ({"kind": "unknown word", "taken": True}, "'unknown word' does not use taken; it uses word"),
+        ({"kind": "status", "status": 200}, "status is 200; 'status' takes 300 to 599"),
+        ({"kind": "redirect", "location": "/", "status": 200}, "'redirect' takes 300 to 399"),
+        ({"kind": "body", "status": "401"}, "status is '401'"),
+        ({"kind": "status", "retry_after": 7}, "retry_after is 7; it takes text"),
+        ({"kind": "redirect"}, "needs a location"),
+        ({"kind": "slow", "seconds": -1}, "seconds is -1; it takes a number above 0"),
+        ({"kind": "drip", "seconds": float("nan")}, "seconds is nan"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_fault_that_makes_no_sense_is_refused(arguments: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(says)):
+        Fault(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("route", "fault", "says"),
+    [
+        ("log", Fault("reset"), "no route 'log'; the routes are jobs, statuses, "),
+        ("jobs", Fault("unknown word"), "spoils nothing of 'jobs', only of status, "),
+        ("execute", Fault("unknown word"), "spoils nothing of 'execute'"),
+        ("status", Fault("reset", taken=True), "the request of 'status' only reads"),
+    ],
+)
+@pytest.mark.parametrize("always", [False, True])
+def test_a_fault_that_makes_no_sense_on_its_route_is_refused(
+    simulator: Simulator, route: Any, fault: Fault, says: str, always: bool
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(says)):
+        simulator.fault(route, *([] if always else [fault]), always=fault if always else None)
+    assert ask(simulator, "/public/jobs").ok
+
+
+def test_a_job_that_is_none_is_refused(simulator: Simulator) -> None:
+    with pytest.raises(ValueError, match="no job 'Load'; there is load"):
+        simulator.run("Load")
 
 
 def test_every_request_is_recorded(simulator: Simulator) -> None:

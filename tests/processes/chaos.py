@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -170,7 +170,8 @@ def _fault(chance: random.Random) -> tuple[int, Any, Fault]:
         [6, 3, 4, 6, 3, 3, 2, 3, 2, 3, 0.3],
     )[0]
     at = 0 if route in ("execute", "jobs") and chance.random() < 0.7 else chance.randint(0, 60)
-    return at, route, fault()
+    # A request that only reads has no effect that its answer could hide.
+    return at, route, fault() if route == "execute" else replace(fault(), taken=False)
 
 
 # --- what happens ---
