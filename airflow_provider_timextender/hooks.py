@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from importlib import import_module
@@ -14,9 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowNotFoundException, BaseHook
 
 from airflow_provider_timextender import jobs_api, model
-from airflow_provider_timextender.check import not_understood
 from airflow_provider_timextender.errors import (
-    AnswerTooLarge,
     ExecutionNotFound,
     InvalidInput,
     TimeXtenderError,
@@ -34,6 +32,11 @@ if TYPE_CHECKING:
     from airflow_provider_timextender.connection import Settings
 
 T = TypeVar("T")
+
+ADVICE = (
+    "What to set is found out by 'airflow timextender check' (Airflow 3.2 and later) or "
+    "'python -m airflow_provider_timextender check', which start nothing."
+)
 
 LOGS_TO_TRY = 3
 """Of so many jobs *Test Connection* reads the log, until one shows an execution."""
@@ -220,31 +223,23 @@ class TimeXtenderHook(BaseHook):
 
     def _try_connection(self) -> tuple[bool, str]:
         from airflow_provider_timextender.carrier import Carrier
+        from airflow_provider_timextender.check import Account, not_understood
 
         try:
             quick = replace(self.settings, timeout=min(self.settings.timeout, 4))
             with Carrier(quick) as carrier:
-                jobs = carrier.send(jobs_api.list_jobs())
-                statuses = carrier.send(jobs_api.all_job_statuses())
-                executions = _some_executions(carrier, jobs)
+                account = Account(carrier.send, quick.vocabulary, quick.timezone)
+                # Until one shows an execution.
+                any(account.read_log(job.id, 2**20) for job in account.choose()[:LOGS_TO_TRY])
         except TimeXtenderError as error:
             return False, str(error)
-        said = f"Connected to {quick.base_url}: {len(jobs)} job{'' if len(jobs) == 1 else 's'} found."
-        problems = not_understood(quick.vocabulary, jobs, statuses, executions)
-        if problems:
-            return False, f"{said} A task would not understand this: {' '.join(problems)}"
-        seen = "" if executions else " No execution was found, so how one ends is not known yet."
-        return True, f"{said}{seen}"
-
-
-def _some_executions(carrier: Carrier, jobs: Sequence[model.Job]) -> list[model.Execution]:
-    """Return the executions of the first job that has some, out of a few, and a log of no more than a MiB."""
-    for job in jobs[:LOGS_TO_TRY]:
-        log = replace(jobs_api.if_any(jobs_api.job_logs(job.id)), limit=2**20)
-        with suppress(AnswerTooLarge):
-            if executions := carrier.send(log):
-                return executions
-    return []
+        if problems := not_understood(account):
+            said = f"{quick.base_url} answers, but a task would not understand it: {' '.join(problems)}"
+            return False, f"{said} {ADVICE}"
+        seen = account.understand(quick.vocabulary)
+        count = f"{len(seen.jobs)} job{'' if len(seen.jobs) == 1 else 's'} found."
+        unseen = "" if seen.executions else " No execution was found, so how one ends is not known yet."
+        return True, f"Connected to {quick.base_url}: {count}{unseen}"
 
 
 @contextmanager

@@ -83,6 +83,7 @@ class _Parser:
     vocabulary: Vocabulary
     zone: tzinfo
     where: str
+    size: int = 0
 
     # What a JSON object stands for
 
@@ -348,7 +349,7 @@ LIST_OF = "list of "
 _LIST_LIMIT = 16 * _MIB
 """Fifty thousand jobs of 300 bytes each."""
 
-_LOG_LIMIT = 64 * _MIB
+LOG_LIMIT = 64 * _MIB
 """Two hundred thousand log entries of 300 bytes each: a job's log comes whole, whatever its age."""
 
 
@@ -401,7 +402,7 @@ def job_logs(job_id: str, trigger_id: str | None = None) -> Call[list[model.Exec
     path = f"{_path(job_id)}/logs"
     if trigger_id is not None:
         path += f"/{_in_path(trigger_id, 'trigger id')}"
-    return Call("GET", path, "log", parse, limit=_LOG_LIMIT)
+    return Call("GET", path, "log", parse, limit=LOG_LIMIT)
 
 
 def executions_so_far(job_id: str) -> Call[list[model.Execution]]:
@@ -416,6 +417,36 @@ def executions_so_far(job_id: str) -> Call[list[model.Execution]]:
 def if_any(call: Call[list[model.Execution]]) -> Call[list[model.Execution]]:
     """A call for executions that may not show yet: a 404 means that, too."""
     return replace(call, absent=list)
+
+
+@dataclass(frozen=True)
+class Raw(Generic[T]):
+    """An answer as it came, to be understood later.
+
+    :ivar data: its JSON. :ivar size: bytes of its body, unpacked.
+    """
+
+    call: Call[T]
+    where: str
+    data: Any = field(repr=False)
+    size: int
+
+    def read(self, vocabulary: Vocabulary, zone: tzinfo) -> T:
+        """Return what it says.
+
+        :raises ContractError: if that is not what the vocabulary describes.
+        """
+        return self.call.parse(_Parser(vocabulary, zone, self.where), self.data)
+
+
+def raw(call: Call[T]) -> Call[Raw[T]]:
+    """A call whose answer is only looked at."""
+
+    def parse(parser: _Parser, data: Any) -> Raw[T]:
+        return Raw(call, parser.where, data, parser.size)
+
+    nothing = None if call.absent is None else lambda: Raw(call, call.path, None, 0)
+    return Call(call.method, call.path, call.subject, parse, nothing, call.limit)
 
 
 def _path(job_id: str) -> str:
@@ -449,7 +480,7 @@ def read(call: Call[T], answer: Answer, vocabulary: Vocabulary, zone: tzinfo = t
         )
     try:
         data = None if answer.status == 204 else json.loads(answer.body, object_pairs_hook=_object)
-        parser = _Parser(vocabulary, zone, answer.where)
+        parser = _Parser(vocabulary, zone, answer.where, len(answer.body))
         if _NEXT.search(answer.headers.get("link", "")):
             raise parser.half("its Link header names the next one")
         return call.parse(parser, data)

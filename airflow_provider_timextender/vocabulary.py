@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any
@@ -212,15 +212,41 @@ class Vocabulary:
 
     def has(self, obj: Mapping[str, Any], *entries: str) -> bool:
         """Tell whether a JSON object has a member for one of several logical fields."""
-        names = {fold(name) for name in obj}
+        names = {name for name, _ in _members(obj)}
         return any(not names.isdisjoint(spelled) for entry in entries for spelled in self._names[entry])
+
+    def spelling(self, names: Iterable[str], entry: str) -> str | None:
+        """Return which of some member names is taken for a logical field, ``None`` if none is."""
+        written = {fold(name): name for name in names}
+        wanted = (name for spelled in self._names[entry] for name in spelled)
+        return next((written[name] for name in wanted if name in written), None)
+
+    def known_from(self, name: str, entry: str) -> str:
+        """Return where a spelling is known from: ``connection``, ``documented`` or ``assumed``."""
+        if fold(name) in map(fold, self._given(entry)):
+            return "connection"
+        return "documented" if fold(name) in map(fold, FIELDS[entry].documented) else "assumed"
+
+    def adding(self, proposals: Mapping[str, str]) -> Vocabulary:
+        """Return the vocabulary with more spellings of fields, before those that a connection adds."""
+        fields = dict(self.given.get("fields", {}))
+        for entry, name in proposals.items():
+            fields[entry] = (name, *(other for other in fields.get(entry, ()) if other != name))
+        return Vocabulary({**self.given, "fields": fields} if fields else self.given)
+
+    def to_dict(self) -> dict[str, dict[str, str | list[str]]]:
+        """Return what a connection adds, as it stands in its extra."""
+        return {
+            section: {entry: words[0] if len(words) == 1 else list(words) for entry, words in entries.items()}
+            for section, entries in self.given.items()
+        }
 
     def members(self, obj: Mapping[str, Any], entry: str) -> list[Any]:
         """Return all that a JSON object holds for a logical field, in the order of preference.
 
         A member that the connection names decides alone, also where it holds nothing.
         """
-        members = [(fold(name), value) for name, value in obj.items()]
+        members = list(_members(obj))
         for spelled in self._names[entry]:
             found = [value for wanted in spelled for name, value in members if name == wanted]
             if found:
@@ -255,6 +281,18 @@ class Vocabulary:
             f"({', '.join(table)}), add it under that name in the extra of the connection: "
             f'{{"vocabulary": {{"{section}": {{"...": {json.dumps(word)[:80]}}}}}}}.'
         )
+
+
+def flattened(obj: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the members of a JSON object, and those of objects in it as ``State.Name``."""
+    for name, value in obj.items():
+        yield name, value
+        if isinstance(value, dict):
+            yield from ((f"{name}.{inner}", held) for inner, held in value.items())
+
+
+def _members(obj: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    return ((fold(name), value) for name, value in flattened(obj))
 
 
 def _refuse_unknown(name: Any, table: Mapping[str, Any], where: str) -> None:

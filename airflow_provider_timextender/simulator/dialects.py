@@ -131,10 +131,14 @@ class Dialect:
             "fields": {
                 entry: written for name, written in self.renamed.items() for entry in _ENTRIES.get(name, ())
             },
-            "statuses": _unusual(self.statuses) if self.statuses_as == "plain" else {},
-            "states": _unusual(self.states) if self.states_as == "plain" else {},
+            "statuses": _unusual(self.statuses),
+            "states": _unusual(self.states),
             "severities": _unusual(self.severities),
         }
+        if self.statuses_as == "object":
+            sections["fields"]["status.state"] = f"{self._member('Status')}.{self._member('Name')}"
+        if self.states_as == "object":
+            sections["fields"]["execution.state"] = f"{self._member('State')}.{self._member('Name')}"
         if self.nesting == "wrapped":
             sections["fields"]["list.items"] = self._member("Value")
         if self.nesting == "flat" and self.trigger_id_on == "both":

@@ -359,7 +359,10 @@ def test_the_log_that_hides_what_has_not_ended() -> None:
             Dialect(states={"running": None, "succeeded": 3, "failed": 4}),
             {"vocabulary": {"states": {"succeeded": 3, "failed": 4}}},
         ),
-        (Dialect(states={"running": 1, "succeeded": 2, "failed": 3}, states_as="object"), {}),
+        (
+            Dialect(states_as="object", members="camel"),
+            {"vocabulary": {"fields": {"execution.state": "state.name"}}},
+        ),
         (Dialect(times="naive", timezone="Europe/Copenhagen"), {"timezone": "Europe/Copenhagen"}),
         (Dialect(times="offset", timezone="Europe/Copenhagen"), {}),
     ],
