@@ -26,6 +26,13 @@ from airflow_provider_timextender.model import (
 )
 from airflow_provider_timextender.vocabulary import Vocabulary
 
+WORDS: Mapping[str, str] = {
+    "states": "execution.state",
+    "statuses": "status.state",
+    "severities": "log.severity",
+}
+"""Section of the vocabulary -> the field whose words it explains."""
+
 OPTIONAL = ("execution.job_id", "execution.message")
 """Fields without which all is understood."""
 
@@ -189,16 +196,16 @@ def words(account: Account, evidence: Evidence) -> list[Word]:
     names = {canonical(job.id): job.name or job.id for job in seen.jobs}
     found: dict[tuple[str, str], list[Any]] = {}
 
-    def note(section: str, entry: str, thing: Any) -> None:
-        for word in vocabulary.members(thing.raw, entry)[:1]:
+    def note(section: str, thing: Any) -> None:
+        for word in vocabulary.members(thing.raw, WORDS[section])[:1]:
             found.setdefault((section, str(word)), []).append(thing)
 
     for execution in seen.executions:
-        note("states", "execution.state", execution)
+        note("states", execution)
         for entry in execution.logs:
-            note("severities", "log.severity", entry)
+            note("severities", entry)
     for status in seen.statuses:
-        note("statuses", "status.state", status)
+        note("statuses", status)
     running = {canonical(job_id) for job_id, log in seen.logs.items() if any(e.end is None for e in log)}
     told: Mapping[str, Callable[[list[Any]], str]] = {
         "states": _about_state,

@@ -25,8 +25,8 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     "the worlds": ("worlds", "carrier"),
     "the life": ("life",),
     "data and rules": (
-        "check", "evidence", "connection", "inputs", "logs", "submission", "verdict", "jobs_api",
-        "vocabulary", "model", "errors", "provider_info",
+        "recording", "check", "evidence", "connection", "inputs", "logs", "submission", "verdict",
+        "jobs_api", "vocabulary", "model", "errors", "provider_info",
     ),
     "the other side of the wire": ("simulator",),
 }  # fmt: skip

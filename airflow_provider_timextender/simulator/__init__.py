@@ -6,6 +6,7 @@ path or name there cannot pass a test here.
 
 from airflow_provider_timextender.simulator.dialects import DIALECTS, Dialect
 from airflow_provider_timextender.simulator.faults import Fault
+from airflow_provider_timextender.simulator.replay import Recording
 from airflow_provider_timextender.simulator.server import Request, Simulator
 from airflow_provider_timextender.simulator.world import BLANK_TRIGGER_ID, Execution, Job
 
@@ -16,6 +17,7 @@ __all__ = [
     "Execution",
     "Fault",
     "Job",
+    "Recording",
     "Request",
     "Simulator",
 ]

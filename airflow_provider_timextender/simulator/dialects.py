@@ -184,8 +184,10 @@ class Dialect:
             [written] if self.receipt == "in a list" else written, 202 if self.receipt == "202" else 200
         )
 
-    def write_log(self, executions: Sequence[Execution], now: float, asked: str | None = None) -> Reply:
-        """Write executions, oldest first, with their log entries, as they stand at a moment.
+    def write_log(
+        self, job: Job, executions: Sequence[Execution], now: float, asked: str | None = None
+    ) -> Reply:
+        """Write executions of a job, oldest first, with their log entries, as they stand at a moment.
 
         :param asked: the trigger id in the URL, if there is one.
         """

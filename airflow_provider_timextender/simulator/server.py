@@ -21,6 +21,7 @@ except ImportError as error:
 
 from airflow_provider_timextender.simulator.dialects import DIALECTS, Dialect, Reply, folded
 from airflow_provider_timextender.simulator.faults import KINDS, Fault
+from airflow_provider_timextender.simulator.replay import Recording
 from airflow_provider_timextender.simulator.world import Ending, Execution, Job, Starter, World
 
 Route = Literal["jobs", "execute", "status", "statuses", "logs", "execution logs"]
@@ -34,7 +35,9 @@ ROUTES: dict[Route, tuple[str, str]] = {
     "execution logs": ("GET", "/public/jobs/{job_id}/logs/{trigger_id}"),
 }
 
-Answer = Callable[[web.Request, Dialect, float], Reply]
+Speech = Dialect | Recording
+
+Answer = Callable[[web.Request, Speech, float], Reply]
 
 HTML = "<html><head><title>Sign in</title></head><body>Please sign in.</body></html>"
 
@@ -62,7 +65,7 @@ class Simulator:
 
     :param jobs: the jobs; ``None`` for a small set of examples.
     :param api_key: what the ``x-api-key`` header must say.
-    :param dialect: a name out of :data:`DIALECTS`, or a dialect of your own.
+    :param dialect: a name out of :data:`DIALECTS`, a dialect of your own, or a recording.
     :param port: ``0`` for any free one.
     """
 
@@ -71,12 +74,12 @@ class Simulator:
         jobs: list[Job] | None = None,
         *,
         api_key: str = "simulated-api-key",
-        dialect: str | Dialect = "documented",
+        dialect: str | Speech = "documented",
         port: int = 0,
     ) -> None:
         self.world = World(example_jobs() if jobs is None else jobs)
         self.api_key = api_key
-        self.dialect = DIALECTS[dialect] if isinstance(dialect, str) else dialect
+        self.dialect: Speech = DIALECTS[dialect] if isinstance(dialect, str) else dialect
         self.requests: list[Request] = []
         self.url = ""
         self._port = port
@@ -229,7 +232,7 @@ class Simulator:
                 return web.json_response({"message": "Unauthorized"}, status=401)
             if "job_id" in request.match_info and self._find(request) is None:
                 return web.json_response({"message": "Job not found"}, status=404)
-            dialect = self.dialect
+            dialect: Speech = self.dialect
             if fault is not None and fault.kind == "unknown word":
                 dialect = dialect.with_unknown_words(fault.word)
             reply = answer(request, dialect, time.time())
@@ -267,25 +270,25 @@ class Simulator:
     def _job(self, request: web.Request) -> Job:
         return self.world.jobs[folded(request.match_info["job_id"])]
 
-    def _jobs(self, request: web.Request, dialect: Dialect, now: float) -> Reply:
+    def _jobs(self, request: web.Request, dialect: Speech, now: float) -> Reply:
         return dialect.write_jobs(list(self.world.jobs.values()))
 
-    def _statuses(self, request: web.Request, dialect: Dialect, now: float) -> Reply:
+    def _statuses(self, request: web.Request, dialect: Speech, now: float) -> Reply:
         return dialect.write_statuses(
             [(job, self.world.status(job, now)) for job in self.world.jobs.values()]
         )
 
-    def _execute(self, request: web.Request, dialect: Dialect, now: float) -> Reply:
+    def _execute(self, request: web.Request, dialect: Speech, now: float) -> Reply:
         return dialect.write_receipt(self.world.queue(self._job(request), now))
 
-    def _status(self, request: web.Request, dialect: Dialect, now: float) -> Reply:
+    def _status(self, request: web.Request, dialect: Speech, now: float) -> Reply:
         job = self._job(request)
         return dialect.write_status(job, self.world.status(job, now))
 
-    def _logs(self, request: web.Request, dialect: Dialect, now: float) -> Reply:
+    def _logs(self, request: web.Request, dialect: Speech, now: float) -> Reply:
         job = self._job(request)
         asked = request.match_info.get("trigger_id")
-        return dialect.write_log(self.world.log(job, now), now - job.log_lag, asked)
+        return dialect.write_log(job, self.world.log(job, now), now - job.log_lag, asked)
 
     async def _spoil(self, fault: Fault, request: web.Request, data: Any) -> web.StreamResponse:
         text = json.dumps(data)

@@ -135,7 +135,8 @@ def test_r02_r05_one_load_and_its_own_end_whatever_the_filter_does(
 
 def as_it_came(simulator: Simulator) -> str:
     ours = simulator.world.executions[-1].trigger_id
-    return {"lower": ours, "upper": ours.upper(), "braces": f"{{{ours.upper()}}}"}[simulator.dialect.ids]
+    assert isinstance(simulator.dialect, Dialect)
+    return simulator.dialect.write_id(ours)
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
-from airflow_provider_timextender import check, errors
+from airflow_provider_timextender import check, errors, jobs_api
 from airflow_provider_timextender.carrier import Carrier
-from airflow_provider_timextender.connection import settings
-from airflow_provider_timextender.simulator import Dialect, Fault, Job, Simulator
+from airflow_provider_timextender.connection import Settings, settings
+from airflow_provider_timextender.model import is_guid
+from airflow_provider_timextender.recording import readable, record
+from airflow_provider_timextender.simulator import BLANK_TRIGGER_ID, Dialect, Fault, Job, Recording, Simulator
 
 from ..shapes import SHAPES, answered, give_a_past
 
 
-def look(simulator: Simulator, extra: dict[str, Any]) -> check.Report:
+@contextmanager
+def carrying(simulator: Simulator, extra: dict[str, Any]) -> Iterator[tuple[Carrier, Settings]]:
     connection: Any = SimpleNamespace(
         conn_id="c", host=simulator.url, port=None, schema=None, password=simulator.api_key,
         extra=json.dumps(extra),
     )  # fmt: skip
     read = settings(connection)
     with Carrier(read) as carrier:
+        yield carrier, read
+
+
+def look(simulator: Simulator, extra: dict[str, Any]) -> check.Report:
+    with carrying(simulator, extra) as (carrier, read):
         account = check.Account(carrier.send, read.vocabulary, read.timezone)
         for job in account.choose():
             account.read_log(job.id)
@@ -141,3 +153,115 @@ def test_one_execution_is_chosen_to_try_the_filter() -> None:
         chosen = check.one_to_ask_for(report.account, report.evidence)
     assert chosen is not None
     assert chosen[1] in {execution.trigger_id for execution in simulator.world.executions}
+
+
+# --- recordings ---
+
+
+def recorded(simulator: Simulator) -> dict[str, Any]:
+    """What ``check --record`` writes down, as it is read again from its file."""
+    report = look(simulator, {})
+    if chosen := check.one_to_ask_for(report.account, report.evidence):
+        report.account.read_filtered(*chosen)
+    made: dict[str, Any] = json.loads(json.dumps(record(report)))
+    return made
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_r47_a_recording_tells_as_much_as_the_account(shape: str) -> None:
+    with simulated(SHAPES[shape]) as simulator:
+        give_a_past(simulator)
+        told = look(simulator, {}).to_dict()
+        recording = Recording(recorded(simulator))
+    with Simulator(recording.jobs, dialect=recording) as replayed:
+        again = look(replayed, {}).to_dict()
+        assert again["vocabulary"] == told["vocabulary"]
+        assert again["words"] == told["words"]
+        assert [(one["section"], one["word"]) for one in again["questions"]] == [
+            (one["section"], one["word"]) for one in told["questions"]
+        ]
+        assert {entry: field["spelling"] for entry, field in again["fields"].items()} == {
+            entry: field["spelling"] for entry, field in told["fields"].items()
+        }
+        explained = answered(SHAPES[shape], again["vocabulary"], again["questions"])
+        assert look(replayed, explained).problems == []
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_r34_a_recording_holds_no_name_message_id_or_time_of_the_account(shape: str) -> None:
+    with simulated(SHAPES[shape]) as simulator:
+        give_a_past(simulator)
+        text = json.dumps(recorded(simulator))
+        world = simulator.world
+    private = {"Load", "sales", "Customer", "Transfer", simulator.api_key}
+    for execution in world.executions:
+        private |= {execution.trigger_id, *(line.message for line in execution.lines)} - {BLANK_TRIGGER_ID}
+        private.add(datetime.fromtimestamp(execution.ended, timezone.utc).isoformat()[:16])
+    private |= {job.id for job in world.jobs.values()}
+    assert [one for one in private if one.lower() in text.lower()] == []
+
+
+def test_what_stays_readable_is_told() -> None:
+    with simulated(SHAPES["end states"]) as simulator:
+        give_a_past(simulator)
+        told = readable(recorded(simulator))
+    assert {"TriggerId", "EndTime", "State"} <= set(told["members"])
+    assert told["words"] == ["Completed", "CompletedWithErrors", "Error", "Idle", "Information"]
+
+
+def test_of_a_long_log_a_recording_holds_both_ends_and_each_word() -> None:
+    with simulated(Dialect()) as simulator:
+        for number in range(60):
+            simulator.past("Load sales", "failed" if number == 30 else "succeeded", ago=9000 - 100 * number)
+        made = recorded(simulator)
+    (log,) = (one["body"] for one in made["answers"] if one["path"].endswith("/logs") and one["body"])
+    assert len(log) == 41
+    assert [one["State"] for one in log].count("Failed") == 1
+
+
+def test_the_same_is_replaced_by_the_same() -> None:
+    with simulated(Dialect(ids="braces", nesting="flat")) as simulator:
+        give_a_past(simulator)
+        made = recorded(simulator)
+    answers = {one["path"]: one["body"] for one in made["answers"]}
+    ids = [job["Id"] for job in answers["/public/jobs"]]
+    assert [one["JobId"] for one in answers["/public/jobs/status"]] == ids
+    log = answers[f"/public/jobs/{quote(ids[1], safe='')}/logs"]
+    assert {entry["TriggerId"] for entry in log if "Severity" in entry} == {
+        execution["TriggerId"] for execution in log if "State" in execution
+    }
+    assert all(is_guid(id_) and id_.startswith("{") for id_ in ids)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_recording_runs_its_executions_again(shape: str) -> None:
+    with simulated(SHAPES[shape]) as simulator:
+        give_a_past(simulator)
+        told = look(simulator, {}).to_dict()
+        made = recorded(simulator)
+    recording = Recording(made)
+    with Simulator(recording.jobs, dialect=recording) as replayed:
+        explained = answered(SHAPES[shape], told["vocabulary"], told["questions"])
+        with carrying(replayed, explained) as (carrier, _):
+            (job, *_) = carrier.send(jobs_api.list_jobs())
+            for job_ in replayed.world.jobs.values():
+                job_.pickup = job_.duration = 0
+            receipts = [carrier.send(jobs_api.execute_job(job.id)).trigger_id for _ in range(3)]
+            ended = []
+            for receipt in receipts:
+                call = jobs_api.if_any(jobs_api.job_logs(job.id, receipt))
+                found = [e for e in carrier.send(call) if e.is_under(receipt)]
+                found = found or [e for e in carrier.send(jobs_api.job_logs(job.id)) if e.is_under(receipt)]
+                ended += found
+        order = ["succeeded", "failed", "succeeded"]
+        if SHAPES[shape].order == "newest":
+            order = ["failed", "succeeded", "failed"]  # the newest of all was by hand
+        assert [str(one.state) for one in ended] == order
+        late = [datetime.now(timezone.utc) - one.end for one in ended if one.end]
+        assert all(abs(lag) < timedelta(hours=15) for lag in late)
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"timextender_recording": 2}'])
+def test_what_is_no_recording_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="no recording of format 1"):
+        Recording(json.loads(text))

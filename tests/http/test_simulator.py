@@ -236,7 +236,7 @@ def test_how_times_are_written(times: Any, written: Any) -> None:
     world = World([Job("load", pickup=0, duration=0)])
     (job,) = world.jobs.values()
     world.queue(job, 1782900000.5)
-    (execution,) = dialect.write_log(world.log(job, 1782900009), 1782900009).data
+    (execution,) = dialect.write_log(job, world.log(job, 1782900009), 1782900009).data
     assert execution["EndTime"] == written
 
 

@@ -306,7 +306,7 @@ class Universe:
         if rest[1] == "status":
             return dialect.write_status(job, self.world.status(job, now))
         log = self.world.log(job, now)
-        return dialect.write_log(log, now - job.log_lag, rest[2] if len(rest) > 2 else None)
+        return dialect.write_log(job, log, now - job.log_lag, rest[2] if len(rest) > 2 else None)
 
 
 MOST_STEPS, MOST_LOOKS = 20_000, 20_000
