@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone, tzinfo
+from functools import cached_property
 from typing import Any
 
 from airflow_provider_timextender import jobs_api
@@ -38,7 +39,7 @@ OPTIONAL = ("execution.job_id", "execution.message")
 
 _OF_EXECUTIONS = ("execution.state", "execution.start", "execution.end", "execution.logs")
 _OF_ENTRIES = ("log.time", "log.severity", "log.message")
-_TIMES = ("execution.start", "execution.end", "log.time")
+TIMES = ("execution.start", "execution.end", "log.time")
 
 _ZONED = re.compile(r":\d\d(\.\d+)?\s*(Z|[+-]\d\d(:?\d\d)?)\s*$|/Date\(", re.IGNORECASE)
 
@@ -125,12 +126,15 @@ class Understood:
         return [execution for log in self.logs.values() for execution in log]
 
 
-def not_understood(account: Account) -> list[str]:
+def not_understood(account: Account, vocabulary: Vocabulary | None = None) -> list[str]:
     """Return what a task could not understand, each thing once, and what to do about it.
 
     That there is no execution yet is no problem: a new job has none.
+
+    :param vocabulary: another one than that of the connection.
     """
-    vocabulary, seen = account.vocabulary, account.understand(account.vocabulary)
+    vocabulary = vocabulary or account.vocabulary
+    seen = account.understand(vocabulary)
     told = [
         *seen.problems,
         *(str(error) for error in account.unread.values() if not isinstance(error, AnswerTooLarge)),
@@ -222,11 +226,13 @@ def words(account: Account, evidence: Evidence) -> list[Word]:
 def _about_state(executions: list[Execution]) -> str:
     ended = [e for e in executions if e.end is not None]
     bad = sum(any(log.level >= 40 for log in e.logs) for e in executions)
+    known = any(log.severity for e in executions for log in e.logs)
     last = max(executions, key=lambda e: e.end or e.start or datetime.min.replace(tzinfo=timezone.utc))
     said = last.message or (last.logs[-1].message if last.logs else None)
     when = f" ended {last.end.isoformat(timespec='seconds')}" if last.end else " has no end"
     return (
-        f"{len(ended)} of {len(executions)} have an end, {bad} have error lines; the last one{when}"
+        f"{len(ended)} of {len(executions)} have an end{f', {bad} have error lines' if known else ''}; "
+        f"the last one{when}"
         f"{f' and says {short(plain(said))}' if said else ''}"
     )
 
@@ -251,10 +257,28 @@ class Report:
     problems: list[str]
     words: list[Word]
 
+    @cached_property
+    def understood(self) -> Understood:
+        """What the answers say by the vocabulary that would explain them."""
+        return self.account.understand(self.evidence.vocabulary)
+
     @property
     def questions(self) -> list[Word]:
         """The words that only a person can explain."""
         return [word for word in self.words if word.meaning is None]
+
+    @property
+    def unexplained(self) -> list[str]:
+        """The problems that would be left if all proposals and some answer to each question were taken."""
+        explained = self.evidence.vocabulary.to_dict()
+        for word in self.questions:
+            known = list(self.evidence.vocabulary.spellings[word.section])
+            answers = explained.setdefault(word.section, {}).setdefault(known[0], [])
+            explained[word.section][known[0]] = [
+                *([answers] if isinstance(answers, str) else answers),
+                word.word,
+            ]
+        return not_understood(self.account, Vocabulary.of(explained))
 
     @property
     def missing(self) -> list[str]:
@@ -270,7 +294,7 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        seen = self.account.understand(self.evidence.vocabulary)
+        seen = self.understood
         names = {job.id: job.name or job.id for job in seen.jobs}
         by_section: dict[str, dict[str, Any]] = {}
         for word in self.words:

@@ -19,6 +19,7 @@ from airflow_provider_timextender.submission import MOVES
 PACKAGE = Path(__file__).parents[1] / "airflow_provider_timextender"
 
 LAYERS: Mapping[str, tuple[str, ...]] = {
+    "a terminal": ("reporting",),
     "Airflow's side": (
         "operators", "sensors", "triggers", "watching", "deferral", "ending", "polling", "hooks",
     ),

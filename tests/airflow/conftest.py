@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from . import environment
+from . import environment, running
 from .stand_ins import TaskInstance, context_of
 
 
@@ -33,6 +36,17 @@ def airflow_db() -> None:
     from airflow.utils.db import initdb
 
     initdb()
+
+
+@pytest.fixture(scope="session")
+def dags(airflow_db: None) -> Any:
+    """The example DAGs by id."""
+    new, old = "airflow.dag_processing.dagbag", "airflow.models.dagbag"
+    module = import_module(new if find_spec(new) else old)
+    bag = module.DagBag(str(environment.EXAMPLE_DAGS))
+    assert {Path(file).stem for file in bag.import_errors} == running.NOT_FOR_AIRFLOW_2
+    assert sorted(bag.dags) == running.DAGS
+    return bag.dags
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -20,11 +21,18 @@ try:
 except ImportError:
     from airflow.exceptions import AirflowRescheduleException
 
+from .environment import AIRFLOW_HOME, EXAMPLE_DAGS
+
 if TYPE_CHECKING:
     from .stand_ins import TaskInstance
 
 SHARES = find_spec("airflow.triggers.shared_stream") is not None
 """Whether this is Airflow 3.3 or later: a task's state outlives its tries, and watchers share a poll."""
+
+NOT_FOR_AIRFLOW_2 = set() if find_spec("airflow.sdk") else {"example_timextender_job_finished"}
+"""What needs an asset's watcher."""
+
+DAGS = sorted({path.stem for path in EXAMPLE_DAGS.glob("example_*.py")} - NOT_FOR_AIRFLOW_2)
 
 DEFERRABLE = ("deferrable",)
 MODES = ("poke", "reschedule", *DEFERRABLE)
@@ -82,3 +90,19 @@ def fire(trigger: Any) -> Any:
 async def events_of(trigger: Any) -> list[Any]:
     """Run a trigger until it ends."""
     return [event async for event in trigger.run()]
+
+
+def run_dag(dag: Any) -> tuple[str, dict[str, str], dict[str, Any]]:
+    """Run a DAG in this process; return its state, its tasks' states and all XComs."""
+    dag_run = dag.test()
+    states = {f"{ti.task_id}[{ti.map_index}]": str(ti.state) for ti in dag_run.get_task_instances()}
+    with sqlite3.connect(AIRFLOW_HOME / "airflow.db") as database:
+        rows = database.execute(
+            "SELECT task_id, map_index, key, value FROM xcom WHERE run_id = ? AND dag_id = ?",
+            (dag_run.run_id, dag.dag_id),
+        ).fetchall()
+    xcoms = {
+        f"{task}[{index}].{key}": json.loads(value) if isinstance(value, (str, bytes)) else value
+        for task, index, key, value in rows
+    }
+    return str(dag_run.state), states, xcoms

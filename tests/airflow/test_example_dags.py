@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterator
-from importlib import import_module
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,12 +13,8 @@ from airflow_provider_timextender.simulator import DIALECTS, Simulator
 from airflow_provider_timextender.simulator.server import example_jobs
 
 from ..conftest import API_KEY
-from .environment import AIRFLOW_HOME, EXAMPLE_DAGS
-
-NOT_FOR_AIRFLOW_2 = set() if find_spec("airflow.sdk") else {"example_timextender_job_finished"}
-"""What needs an asset's watcher."""
-
-DAGS = sorted({path.stem for path in EXAMPLE_DAGS.glob("example_*.py")} - NOT_FOR_AIRFLOW_2)
+from .running import DAGS, NOT_FOR_AIRFLOW_2
+from .running import run_dag as run
 
 
 @pytest.fixture
@@ -36,32 +28,6 @@ def any_dialect(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     with Simulator(jobs, api_key=API_KEY, dialect=dialect) as simulator:
         monkeypatch.setenv("AIRFLOW_CONN_TIMEXTENDER_DEFAULT", simulator.connection_json())
         yield simulator
-
-
-@pytest.fixture(scope="session")
-def dags(airflow_db: None) -> Any:
-    new, old = "airflow.dag_processing.dagbag", "airflow.models.dagbag"
-    module = import_module(new if find_spec(new) else old)
-    bag = module.DagBag(str(EXAMPLE_DAGS))
-    assert {Path(file).stem for file in bag.import_errors} == NOT_FOR_AIRFLOW_2
-    assert sorted(bag.dags) == DAGS
-    return bag.dags
-
-
-def run(dag: Any) -> tuple[str, dict[str, str], dict[str, Any]]:
-    """Run a DAG in this process; return its state, its tasks' states and all XComs."""
-    dag_run = dag.test()
-    states = {f"{ti.task_id}[{ti.map_index}]": str(ti.state) for ti in dag_run.get_task_instances()}
-    with sqlite3.connect(AIRFLOW_HOME / "airflow.db") as database:
-        rows = database.execute(
-            "SELECT task_id, map_index, key, value FROM xcom WHERE run_id = ? AND dag_id = ?",
-            (dag_run.run_id, dag.dag_id),
-        ).fetchall()
-    xcoms = {
-        f"{task}[{index}].{key}": json.loads(value) if isinstance(value, (str, bytes)) else value
-        for task, index, key, value in rows
-    }
-    return str(dag_run.state), states, xcoms
 
 
 EXPECTED = {

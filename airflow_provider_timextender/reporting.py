@@ -1,0 +1,161 @@
+"""How the report of a check is shown to people, on a terminal or in a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timezone
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from airflow_provider_timextender.check import TIMES, Report, has_zone
+from airflow_provider_timextender.model import plain
+from airflow_provider_timextender.verdict import for_people
+
+_COLORS = {"proposed": "yellow", "not found": "red", "unknown": "red"}
+
+
+def show(report: Report, console: Console, reached: str) -> None:
+    """Print a report.
+
+    :param reached: where the API was reached.
+    """
+    facts = report.to_dict()["reached"]
+    _say(
+        console,
+        f"Reached {reached}: {facts['jobs']} jobs, {facts['statuses']} statuses, {facts['executions']} "
+        f"executions with {facts['log_entries']} log entries in the logs of {len(facts['logs'])} jobs.",
+    )
+    _print(console, "Members", _fields(report))
+    _print(console, "Words", _words(report))
+    _print(console, "Logs", _logs(report))
+    console.print()
+    for sentence in _notes(report):
+        _say(console, sentence)
+    console.print()
+    if not report.problems:
+        _say(console, "All that was seen is understood.", style="green")
+        return
+    _say(console, "A task would not understand all of this.", style="red")
+    _show_proposals(report, console)
+    _show_questions(report, console)
+    if report.unexplained:
+        _say(console, "\nWhat is neither proposed nor asked:", style="bold")
+    for problem in report.unexplained:
+        _say(console, problem, indent=2)
+
+
+def _say(console: Console, text: str, style: str = "", indent: int = 0) -> None:
+    console.print(Padding.indent(Text(text, style=style), indent))
+
+
+def _print(console: Console, title: str, table: Table) -> None:
+    if table.row_count:
+        _say(console, f"\n{title}", style="bold")
+        console.print(table)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, overflow="fold", no_wrap=not table.columns)
+    return table
+
+
+def _add(table: Table, cells: Iterable[object]) -> None:
+    texts = [plain(str(cell)) for cell in cells]
+    table.add_row(*(Text(text, style=_COLORS.get(text, "")) for text in texts))
+
+
+def _fields(report: Report) -> Table:
+    table = _table("field", "spelling", "known from", "example")
+    for entry in report.missing:
+        _add(table, (entry, "not found", "", ""))
+    for entry, found in report.evidence.found.items():
+        example = str(found.example)
+        _add(
+            table, (entry, found.name, found.known_from, example[:60] + ("..." if len(example) > 60 else ""))
+        )
+    return table
+
+
+def _words(report: Report) -> Table:
+    table = _table("section", "word", "count", "meaning")
+    for word in report.words:
+        _add(table, (word.section, word.word, word.count, word.meaning or "unknown"))
+    return table
+
+
+def _logs(report: Report) -> Table:
+    table = _table("job", "executions", "size")
+    facts = report.to_dict()["reached"]
+    for name, log in facts["logs"].items():
+        _add(table, (name, log["executions"], _size(log["bytes"])))
+    for name, problem in facts["unread"].items():
+        _add(table, (name, "not read", problem))
+    return table
+
+
+def _notes(report: Report) -> Iterator[str]:
+    found, account = report.evidence.found, report.account
+    kinds = [kind for kind in ("execution", "log") if f"{kind}.trigger_id" in found]
+    if kinds:
+        places = {"execution": "executions", "log": "log entries"}
+        yield f"The trigger id stands on {' and on '.join(places[kind] for kind in kinds)}."
+    if any(entry in found for entry in TIMES):
+        bare = [entry for entry in TIMES if entry in found and not has_zone(found[entry].example)]
+        newest = max(filter(None, (one.end for one in report.understood.executions)), default=None)
+        zone = f"have no zone, and are taken for {account.zone}" if bare else "carry a zone"
+        ago = (datetime.now(timezone.utc) - newest).total_seconds() if newest else 0
+        yield f"Times {zone}." + (
+            f" The newest end is {for_people(abs(ago))} {_direction(ago)}." if newest else ""
+        )
+    if account.logs:
+        largest = max(raw.size for raw in account.logs.values())
+        yield (
+            f"A task that queues a job downloads its whole log once, here {_size(largest)} at most, and then "
+            f"at each look what the log shows of its execution{_filter(report)}"
+        )
+
+
+def _direction(ago: float) -> str:
+    return "ago" if ago >= 0 else "ahead: is the time zone right?"
+
+
+def _filter(report: Report) -> str:
+    filtered = report.account.filtered
+    if filtered is None:
+        return "."
+    whole = next(
+        raw for job_id, raw in report.account.logs.items() if f"/{job_id}/" in f"{filtered.call.path}/"
+    )
+    return f": {_size(filtered.size)} of {_size(whole.size)} where that was tried."
+
+
+def _show_proposals(report: Report, console: Console) -> None:
+    if not report.evidence.proposals:
+        return
+    _say(console, "\nProposed, to be pasted into the extra of the connection:", style="bold")
+    extra = json.dumps({"vocabulary": report.evidence.vocabulary.to_dict()}, indent=2)
+    console.print(extra, soft_wrap=True, markup=False, highlight=False)
+    for entry, found in report.evidence.found.items():
+        if found.known_from == "proposed":
+            _say(console, f"{entry} is {plain(found.name)}: {found.why}.", style="dim", indent=2)
+
+
+def _show_questions(report: Report, console: Console) -> None:
+    if not report.questions:
+        return
+    _say(console, "\nOnly you can say what these words mean. Add those that you know:", style="bold")
+    for word in report.questions:
+        _say(console, f"{plain(word.word)} ({word.section}, {word.count} times): {word.evidence}", indent=2)
+        entries = " or ".join(report.evidence.vocabulary.spellings[word.section])
+        answer = json.dumps({"vocabulary": {word.section: {"...": word.word}}})
+        _say(console, f"{answer} with {entries} for the dots", style="dim", indent=4)
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**20:.1f} MiB" if count >= 2**20 else f"{count / 1024:.1f} KiB"
