@@ -26,7 +26,7 @@ comma := ,
 # With an empty value, constraints keeps the pins that there are and adds those that are missing
 UPGRADE ?= --upgrade
 
-.PHONY: help demo quick test test-oldest test-live lint types docs build check clean constraints
+.PHONY: help demo quick test test-oldest test-live lint types contract docs build check clean constraints
 .PHONY: bench-waiting bench-waiting-oldest bench-watching bench-logs chaos dialects explore mutations
 
 help: ## Show the targets
@@ -88,6 +88,9 @@ lint: $(INSTALLED) ## Check style, format and spelling
 
 types: $(INSTALLED) ## Check types
 	$(BIN)/mypy
+
+contract: $(INSTALLED) ## Write docs/openapi.yaml, the API as the package understands it
+	$(BIN)/python -m docs.contract
 
 docs: $(INSTALLED) ## Build the documentation; warnings are errors
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --fresh-env -b html docs docs/_build/html
