@@ -438,6 +438,7 @@ class Task:
     :ivar wait: for the end of the execution.
     :ivar began: when this try did. :ivar since: when its DAG run did.
     :ivar timeout: of the wait, and counted from ``began``, of all that comes before the job is queued.
+    :ivar decide: what a person is to do if nobody can know whether the job was queued.
     """
 
     job_id: str | None
@@ -450,6 +451,7 @@ class Task:
     max_unreachable: float
     began: datetime
     since: datetime | None
+    decide: str = HOW_TO_DECIDE
 
     @property
     def given(self) -> str:
@@ -719,7 +721,7 @@ class Life:
         if why is not None:
             raise SubmissionUncertain(
                 f"An earlier try of this task may have queued {self._job}, or have ended before. {why} It is "
-                f"not queued again, as that could run the load twice. {HOW_TO_DECIDE}"
+                f"not queued again, as that could run the load twice. {self._task.decide}"
             )
         return None
 
@@ -895,11 +897,11 @@ class Life:
         self._keep(replace(record, stage="uncertain"), or_go_on=True)
         return SubmissionUncertain(self._unknown(record, why))
 
-    def _unknown(self, record: Record, why: str, what_next: str = HOW_TO_DECIDE) -> str:
+    def _unknown(self, record: Record, why: str, what_next: str | None = None) -> str:
         return (
             f"{self._job} was to be queued at {record.asked_at.isoformat(timespec='seconds')}, and it is not "
             f"known whether it was. {self._lost}{why} It is not queued again, as that could run the load "
-            f"twice. {what_next}"
+            f"twice. {what_next or self._task.decide}"
         )
 
     async def _attach(self) -> str | None:

@@ -76,4 +76,5 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "extra-links": [f"{_PACKAGE}.operators.TimeXtenderJobLink"],
+        "cli": [f"{_PACKAGE}.cli.get_commands"],  # Airflow 3.2 and later; passed over before
     }

@@ -21,6 +21,7 @@ PACKAGE = Path(__file__).parents[1] / "airflow_provider_timextender"
 LAYERS: Mapping[str, tuple[str, ...]] = {
     "a terminal": ("reporting",),
     "Airflow's side": (
+        "__main__", "cli", "commands",
         "operators", "sensors", "triggers", "watching", "deferral", "ending", "polling", "hooks",
     ),
     "the worlds": ("worlds", "carrier"),
