@@ -203,9 +203,12 @@ def _is_agreed(hook: TimeXtenderHook, job: Job) -> bool:
     if not sys.stdin.isatty():
         raise InvalidInput(f"To start {_called(job)} without being asked, give --yes. Nothing was started.")
     now = hook.get_job_status(job.id).state or "in a state that is not understood"
-    question = f"The job {_called(job)} ({job.id}) is {now}. Queue it, which starts a load? [y/N] "
-    _say(question, end="")
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    question = f"The job {_called(job)} ({job.id}) is {now}. Queue it, which starts a load? [y/N]"
+    _say(question, end=" ")
+    answer = sys.stdin.readline()
+    if not answer:  # Ctrl-D
+        _say("")
+    return answer.strip().lower() in ("y", "yes")
 
 
 def _its_log(args: Namespace, job: Job, trigger_id: str) -> str:
