@@ -8,6 +8,8 @@ import json
 import logging
 import os
 import pty
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -24,10 +26,12 @@ from airflow.providers_manager import ProvidersManager
 from airflow_provider_timextender import cli, commands
 from airflow_provider_timextender.__main__ import make_parser
 from airflow_provider_timextender.hooks import TimeXtenderHook
+from airflow_provider_timextender.life import Life
 from airflow_provider_timextender.operators import ExecuteJobOperator
 from airflow_provider_timextender.simulator import Fault, Job, Simulator
 
 from ..conftest import API_KEY, after_submission, shows_key
+from ..pure.test_documentation import ROOT
 
 MODULE = [sys.executable, "-m", "airflow_provider_timextender"]
 GROUP = [sys.executable, "-m", "airflow", "timextender"]
@@ -125,6 +129,19 @@ def test_what_is_not_given_is_as_the_hook_and_the_operator_have_it() -> None:
     assert operator["start_timeout"].default == commands.START_TIMEOUT
     assert operator["max_unreachable"].default == commands.MAX_UNREACHABLE
     assert operator["if_running"].default == "submit"
+
+
+def test_what_the_page_shows_can_be_typed_and_what_can_be_typed_it_names() -> None:
+    page = (ROOT / "docs/cli.md").read_text()
+    shown = re.findall(r"^(?:\$ )?airflow timextender (.+?)(?: \|.*)?$", page, re.MULTILINE)
+    assert len(shown) > 5
+    for words in shown:
+        make_parser().parse_args(shlex.split(words))
+    (group,) = cli.get_commands()
+    for one in group.subcommands:
+        assert f"| `{one.name}" in page
+        for flag in (flag for argument in one.args for flag in argument.flags if flag.startswith("--")):
+            assert f"`{flag}" in page
 
 
 # --- reading ---
@@ -320,7 +337,7 @@ def test_ctrl_c_says_that_the_job_runs_on(two: Simulator, command: Command) -> N
 def test_ctrl_c_before_the_request_says_that_nothing_was_started(
     two: Simulator, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commands.Life, "live", interrupt)
+    monkeypatch.setattr(Life, "live", interrupt)
     ran = command("run", "Load sales", "--yes")
     assert (ran.status, ran.out, ran.err) == (130, "", "Nothing was started.\n")
 
@@ -392,7 +409,7 @@ def test_a_passing_error_is_told_at_once(two: Simulator, command: Command) -> No
 def test_what_nobody_thought_of_does_not_say_that_the_job_failed(
     two: Simulator, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commands.Life, "live", lambda life: 1 / 0)
+    monkeypatch.setattr(Life, "live", lambda life: 1 / 0)
     ran = command("run", "Load sales", "--yes")
     assert ran.status == 2
     assert "ZeroDivisionError" in ran.err

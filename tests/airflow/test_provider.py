@@ -39,8 +39,8 @@ def test_r35_the_form_has_a_masked_key_and_hides_what_is_unused() -> None:
     jsonschema.validate(from_hook, json.loads(schema.read_text()))
 
 
-def _classes(info: dict[str, Any]) -> list[str]:
-    return [info["connection-types"][0]["hook-class-name"], *info["extra-links"]]
+def _objects(info: dict[str, Any]) -> list[str]:
+    return [info["connection-types"][0]["hook-class-name"], *info["extra-links"], *info["cli"]]
 
 
 def test_every_name_in_provider_info_exists() -> None:
@@ -48,7 +48,7 @@ def test_every_name_in_provider_info_exists() -> None:
     for kind in ("hooks", "operators", "sensors", "triggers"):
         for entry in info[kind]:
             assert all(find_spec(module) for module in entry["python-modules"])
-    for path in _classes(info):
+    for path in _objects(info):
         module, name = path.rsplit(".", 1)
         assert hasattr(__import__(module, fromlist=[name]), name)
     links = {f"{type(k).__module__}.{type(k).__name__}" for k in ExecuteJobOperator.operator_extra_links}
