@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 
 from airflow_provider_timextender.cli import get_commands
 
@@ -23,8 +22,6 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Run one command; it ends the process."""
-    # Airflow 2 logs to standard output, where what is shown may be meant for another program.
-    logging.basicConfig(level=logging.WARNING, force=True)
     arguments = make_parser().parse_args()
     arguments.func(arguments)
 

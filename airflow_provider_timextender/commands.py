@@ -54,6 +54,8 @@ def command(do: Callable[[Namespace], int | None]) -> Callable[[Namespace], NoRe
 
     @wraps(do)
     def and_exit(args: Namespace) -> NoReturn:
+        # Airflow logs to standard output (up to 3.2), which is for the result.
+        logging.basicConfig(handlers=[_Lines(logging.WARNING)], force=True)
         try:
             status = do(args) or 0
             sys.stdout.flush()
@@ -91,6 +93,7 @@ def status(args: Namespace) -> None:
     known = hook.get_jobs() if args.job is None else [_job(hook, args.job)]
     names = {canonical(job.id): job.name for job in known}
     found = hook.get_all_job_statuses() if args.job is None else [hook.get_job_status(known[0].id)]
+    _warn(job.problem for job in known)
     _warn(one.problem for one in found)
     _show(
         [
@@ -127,16 +130,15 @@ def logs(args: Namespace) -> None:
 
 
 @command
-def run(args: Namespace) -> int | None:
+def run(args: Namespace) -> None:
     """Queue a job as the operator does, and follow the execution if that is asked for."""
     hook = _hook(args)
     interval = to_seconds(args.poll_interval, "--poll-interval")
     default = conf.getfloat("sensors", "default_timeout")
     timeout = default if args.timeout is None else to_seconds(args.timeout, "--timeout")
     job = _job(hook, args.job)
-    if not (args.yes or _is_agreed(hook, job)):
-        _say("Nothing was started.")
-        return COULD_NOT
+    if not args.yes:
+        _ask(hook, job)
     task = Task(
         job_id=job.id,
         job_name=job.name,
@@ -176,7 +178,6 @@ def run(args: Namespace) -> int | None:
                 "job_id": job.id,
             }
             _show([row], args.output)
-    return None
 
 
 # --- the job, and what is said of it ---
@@ -195,10 +196,10 @@ def _called(job: Job) -> str:
     return repr(job.name or job.id)
 
 
-def _is_agreed(hook: TimeXtenderHook, job: Job) -> bool:
+def _ask(hook: TimeXtenderHook, job: Job) -> None:
     """Ask before a load is started.
 
-    :raises InvalidInput: if nobody is there to answer.
+    :raises InvalidInput: if the answer is no, or nobody is there to answer.
     """
     if not sys.stdin.isatty():
         raise InvalidInput(f"To start {_called(job)} without being asked, give --yes. Nothing was started.")
@@ -208,7 +209,8 @@ def _is_agreed(hook: TimeXtenderHook, job: Job) -> bool:
     answer = sys.stdin.readline()
     if not answer:  # Ctrl-D
         _say("")
-    return answer.strip().lower() in ("y", "yes")
+    if answer.strip().lower() not in ("y", "yes"):
+        raise InvalidInput("Nothing was started.")
 
 
 def _its_log(args: Namespace, job: Job, trigger_id: str) -> str:
@@ -259,7 +261,7 @@ class _Terminal(Worker):
 
 
 class _Lines(logging.Handler):
-    """Shows the log of a life line by line."""
+    """Shows what is logged, line by line."""
 
     def emit(self, record: logging.LogRecord) -> None:
         _say(record.getMessage(), _STYLES.get(record.levelname.lower(), ""))
