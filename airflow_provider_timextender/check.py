@@ -292,8 +292,11 @@ class Report:
             if entry in wanted - set(self.evidence.found) and entry.split(".")[0] in shown
         ]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
+    def to_dict(self, url: str = "") -> dict[str, Any]:
+        """Return plain JSON values.
+
+        :param url: where the API was reached.
+        """
         seen = self.understood
         names = {job.id: job.name or job.id for job in seen.jobs}
         by_section: dict[str, dict[str, Any]] = {}
@@ -304,6 +307,7 @@ class Report:
             }
         return {
             "reached": {
+                "url": url,
                 "jobs": len(seen.jobs),
                 "statuses": len(seen.statuses),
                 "executions": len(seen.executions),

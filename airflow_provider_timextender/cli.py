@@ -33,6 +33,22 @@ def get_commands() -> list[GroupCommand]:
             name="timextender",
             help="Run TimeXtender jobs, and read what became of them",
             subcommands=(
+                _command(
+                    "check",
+                    "Find out what of the API is understood, and what to set in the connection",
+                    Arg(
+                        ("--job",),
+                        action="append",
+                        metavar="JOB",
+                        help="A job whose log is read (repeatable; default: all)",
+                    ),
+                    Arg(
+                        ("--record",),
+                        metavar="FILE",
+                        help="Record the answers for a bug report, with other names, ids, messages and times",
+                    ),
+                    ARG_YES,
+                ),
                 _command("jobs", "List the jobs"),
                 _command(
                     "status",

@@ -1,89 +1,55 @@
-"""What the commands do in a terminal. Results go to standard output, all else to standard error."""
+"""What the commands do."""
 
 from __future__ import annotations
 
+import json
 import logging
-import os
 import shlex
-import sys
-import traceback
+import time
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
-from functools import wraps
-from typing import Any, NoReturn
+from pathlib import Path
 
-from airflow.cli.simple_table import AirflowConsole
 from airflow.providers.common.compat.sdk import conf
-from rich.console import Console
-from rich.markup import escape
 
+from airflow_provider_timextender import check as checking
+from airflow_provider_timextender import recording
 from airflow_provider_timextender.errors import InvalidInput, JobError, JobFailed, TimeXtenderError
 from airflow_provider_timextender.hooks import TimeXtenderHook
 from airflow_provider_timextender.inputs import to_seconds
 from airflow_provider_timextender.life import Life, Task, run_through
 from airflow_provider_timextender.logs import LogFilter, warn_that_it_runs_on
-from airflow_provider_timextender.model import Job, canonical, is_guid, plain
+from airflow_provider_timextender.model import Job, canonical, is_guid
+from airflow_provider_timextender.reporting import show
 from airflow_provider_timextender.submission import Record, Tries
-from airflow_provider_timextender.verdict import Run, Waiting, for_people
+from airflow_provider_timextender.terminal import (
+    Lines,
+    ask,
+    command,
+    results,
+    say,
+    show_data,
+    show_rows,
+    track,
+    warn,
+)
+from airflow_provider_timextender.verdict import Run, Waiting
 from airflow_provider_timextender.worlds import Worker
 
-COULD_NOT, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
-"""Exit statuses; 1 is for a job that has failed or never started. The last two are those of a shell."""
+CHECK_FOR = 120
+"""So many seconds after its begin a check begins to read no other log."""
 
 START_TIMEOUT, MAX_UNREACHABLE = 600, 900
 """The limits of a wait, in seconds, as the operator has them."""
-
-_STYLES = {
-    "idle": "dim",
-    "queued": "yellow",
-    "pending": "yellow",
-    "running": "cyan",
-    "succeeded": "green",
-    "failed": "red",
-    "never started": "red",
-    "warning": "yellow",
-    "error": "red",
-    "critical": "bold red",
-}
-"""How states and severities are shown on a terminal."""
-
-
-def command(do: Callable[[Namespace], int | None]) -> Callable[[Namespace], NoReturn]:
-    """Return a command that ends the process with the status returned, or with that of an error."""
-
-    @wraps(do)
-    def and_exit(args: Namespace) -> NoReturn:
-        # Airflow logs to standard output (up to 3.2), which is for the result.
-        logging.basicConfig(handlers=[_Lines(logging.WARNING)], force=True)
-        try:
-            status = do(args) or 0
-            sys.stdout.flush()
-        except KeyboardInterrupt:
-            status = INTERRUPTED
-        except BrokenPipeError:
-            # What is left in a buffer has to go somewhere when Python ends.
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            for stream in (sys.stdout, sys.stderr):
-                os.dup2(nowhere, stream.fileno())
-            status = PIPE_CLOSED
-        except TimeXtenderError as error:
-            _say(f"{error}", "red")
-            status = 1 if isinstance(error, JobError) else COULD_NOT
-        except Exception:  # noqa: BLE001 - Python's own status, 1, would say that the job has failed
-            _say(traceback.format_exc())
-            status = COULD_NOT
-        sys.exit(status)
-
-    return and_exit
 
 
 @command
 def jobs(args: Namespace) -> None:
     """List the jobs."""
     found = _hook(args).get_jobs()
-    _warn(job.problem for job in found)
-    _show([{"job_name": job.name, "job_id": job.id} for job in found], args.output)
+    warn(job.problem for job in found)
+    show_rows([{"job_name": job.name, "job_id": job.id} for job in found], args.output)
 
 
 @command
@@ -93,9 +59,9 @@ def status(args: Namespace) -> None:
     known = hook.get_jobs() if args.job is None else [_job(hook, args.job)]
     names = {canonical(job.id): job.name for job in known}
     found = hook.get_all_job_statuses() if args.job is None else [hook.get_job_status(known[0].id)]
-    _warn(job.problem for job in known)
-    _warn(one.problem for one in found)
-    _show(
+    warn(job.problem for job in known)
+    warn(one.problem for one in found)
+    show_rows(
         [
             {"job_name": names.get(canonical(one.job_id)), "state": one.state, "job_id": one.job_id}
             for one in found
@@ -113,10 +79,10 @@ def executions(args: Namespace) -> None:
     found.sort(key=lambda e: e.start or e.end or datetime.max.replace(tzinfo=timezone.utc), reverse=True)
     shown = found[: args.limit]
     if len(found) > len(shown):
-        _say(f"The newest {len(shown)} of {len(found)} executions; --limit shows more.")
-    _warn(problem for e in shown for problem in (e.problem, e.start_problem, e.end_problem))
+        say(f"The newest {len(shown)} of {len(found)} executions; --limit shows more.")
+    warn(problem for e in shown for problem in (e.problem, e.start_problem, e.end_problem))
     columns = ("start", "end", "duration", "state", "message", "trigger_id")
-    _show([{name: getattr(e, name) for name in columns} for e in shown], args.output)
+    show_rows([{name: getattr(e, name) for name in columns} for e in shown], args.output)
 
 
 @command
@@ -126,7 +92,7 @@ def logs(args: Namespace) -> None:
     hook = _hook(args)
     entries = filter(wanted.wants, hook.iter_job_logs(_job(hook, args.job).id, args.trigger_id))
     columns = ("time", "severity", "message", *(() if args.trigger_id else ("trigger_id",)))
-    _show([{name: getattr(entry, name) for name in columns} for entry in entries], args.output)
+    show_rows([{name: getattr(entry, name) for name in columns} for entry in entries], args.output)
 
 
 @command
@@ -177,7 +143,53 @@ def run(args: Namespace) -> None:
                 "trigger_id": life.trigger_id,
                 "job_id": job.id,
             }
-            _show([row], args.output)
+            show_rows([row], args.output)
+
+
+@command
+def check(args: Namespace) -> int:
+    """Look at what the API says of the past, and find out what is understood of it."""
+    hook = _hook(args)
+    with hook.get_conn() as carrier:
+        account = checking.Account(carrier.send, hook.settings.vocabulary, hook.settings.timezone)
+        jobs = account.choose(args.job or ())
+        end = time.monotonic() + CHECK_FOR
+        for job in track(jobs, "Reading logs"):
+            if time.monotonic() < end:
+                account.read_log(job.id)
+        report = checking.report(account)
+        if chosen := checking.one_to_ask_for(account, report.evidence):
+            with suppress(TimeXtenderError):
+                account.read_filtered(*chosen)
+    looked_at = len(account.logs) + len(account.unread)
+    if looked_at < len(jobs):
+        say(f"In {CHECK_FOR} s the logs of {looked_at} of {len(jobs)} jobs were read; see --job.")
+    if args.record:
+        _record(report, Path(args.record), hook.settings.api_key, asked=not args.yes)
+    if args.output in ("json", "yaml"):
+        show_data(report.to_dict(hook.settings.base_url), args.output)
+    else:
+        show(report, results(), hook.settings.base_url)
+    return 1 if report.problems else 0
+
+
+def _record(report: checking.Report, file: Path, api_key: str, *, asked: bool) -> None:
+    """Write a recording, after saying what can be read in it."""
+    made = recording.record(report)
+    text = json.dumps(made, indent=1)
+    if api_key in text:
+        raise InvalidInput("The API key would stand in the recording, so that it is not written.")
+    readable = recording.readable(made)
+    say(f"The recording holds {len(made['answers'])} answers, with other names, messages, ids and times.")
+    say(f"To be read in it are the members {', '.join(readable['members'])};")
+    say(f"the words {', '.join(readable['words']) or '(none)'}; and whole numbers below 1000.")
+    if asked:
+        ask(f"Write it to {file}?", otherwise="The recording was not written.")
+    try:
+        file.write_text(text)
+    except OSError as error:
+        raise InvalidInput(f"The recording cannot be written to {file}: {error.strerror}.") from None
+    say(f"Written to {file}.")
 
 
 # --- the job, and what is said of it ---
@@ -197,20 +209,13 @@ def _called(job: Job) -> str:
 
 
 def _ask(hook: TimeXtenderHook, job: Job) -> None:
-    """Ask before a load is started.
+    """Ask before a load is started."""
 
-    :raises InvalidInput: if the answer is no, or nobody is there to answer.
-    """
-    if not sys.stdin.isatty():
-        raise InvalidInput(f"To start {_called(job)} without being asked, give --yes. Nothing was started.")
-    now = hook.get_job_status(job.id).state or "in a state that is not understood"
-    question = f"The job {_called(job)} ({job.id}) is {now}. Queue it, which starts a load? [y/N]"
-    _say(question, end=" ")
-    answer = sys.stdin.readline()
-    if not answer:  # Ctrl-D
-        _say("")
-    if answer.strip().lower() not in ("y", "yes"):
-        raise InvalidInput("Nothing was started.")
+    def question() -> str:
+        now = hook.get_job_status(job.id).state or "in a state that is not understood"
+        return f"The job {_called(job)} ({job.id}) is {now}. Queue it, which starts a load?"
+
+    ask(question, otherwise="Nothing was started.")
 
 
 def _its_log(args: Namespace, job: Job, trigger_id: str) -> str:
@@ -220,11 +225,11 @@ def _its_log(args: Namespace, job: Job, trigger_id: str) -> str:
 
 def _say_what_runs_on(args: Namespace, job: Job, record: Record | None, log: logging.Logger) -> None:
     if record is None:
-        _say("Nothing was started.")
+        say("Nothing was started.")
         return
     warn_that_it_runs_on(log, record.job_id, record.trigger_id)
     if record.trigger_id:
-        _say(_its_log(args, job, record.trigger_id))
+        say(_its_log(args, job, record.trigger_id))
 
 
 class _Terminal(Worker):
@@ -238,7 +243,7 @@ class _Terminal(Worker):
 
     def __init__(self, hook: TimeXtenderHook) -> None:
         log = logging.Logger("timextender", logging.INFO)  # noqa: LOG001 - in no tree that Airflow sets up
-        log.addHandler(_Lines())
+        log.addHandler(Lines())
         super().__init__(hook, log)
         self.state = "queued"
 
@@ -255,54 +260,3 @@ class _Terminal(Worker):
     def show(self, run: Run, seen: Waiting) -> None:
         """Remember what the job does."""
         self.state = seen.state
-
-
-# --- what is shown ---
-
-
-class _Lines(logging.Handler):
-    """Shows what is logged, line by line."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        _say(record.getMessage(), _STYLES.get(record.levelname.lower(), ""))
-
-
-class _Console(AirflowConsole):
-    def on_broken_pipe(self) -> None:
-        """Raise it again, and do not exit with the status of a job that has failed."""
-        raise
-
-
-def _say(text: str, style: str = "", *, end: str = "\n") -> None:
-    console = Console(stderr=True, markup=False, highlight=False, emoji=False)
-    console.print(text, style=style, end=end, soft_wrap=True)
-
-
-def _warn(problems: Iterable[str | None]) -> None:
-    for problem in dict.fromkeys(filter(None, problems)):
-        _say(problem, "yellow")
-
-
-def _show(rows: Sequence[Mapping[str, Any]], output: str) -> None:
-    """Show rows as Airflow's own commands do: for people in local time, for programs in ISO 8601 and UTC."""
-    cell: Callable[[str, Any], Any] = {"table": _in_table, "plain": _in_words}.get(output, _for_programs)
-    shown = [{column: cell(column, value) for column, value in row.items()} for row in rows]
-    _Console(emoji=False).print_as(shown, output)
-
-
-def _for_programs(column: str, value: Any) -> Any:
-    return value.isoformat() if isinstance(value, datetime) else value
-
-
-def _in_words(column: str, value: Any) -> str:
-    if isinstance(value, datetime):
-        return value.astimezone().isoformat(" ", "seconds")
-    if isinstance(value, float):
-        return for_people(value)
-    return "" if value is None else plain(str(value))
-
-
-def _in_table(column: str, value: Any) -> str:
-    text = escape(_in_words(column, value))
-    style = _STYLES.get(text) if column in ("state", "severity") else None
-    return f"[{style}]{text}[/]" if style else text

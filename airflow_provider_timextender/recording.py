@@ -98,8 +98,7 @@ class _Replaced:
         self._times = {member.name for member in times}
         moments = (parse_time(value, self._zone) for member in times for value in member.values)
         newest = max(filter(None, moments), default=_NEWEST)
-        # By whole days, so that local times keep their hour.
-        self._later = timedelta(days=round((_NEWEST - newest) / timedelta(days=1)))
+        self._later = timedelta(seconds=round((_NEWEST - newest).total_seconds()))
         self._ids: dict[str, str] = {}
         self._texts: dict[str, str] = {}
         self._numbers: dict[float, int] = {}
@@ -160,8 +159,11 @@ class _Replaced:
         written = _ISO.fullmatch(text.strip())
         if written is None:
             return re.sub(r"\d", "1", text)
-        day = (datetime.fromisoformat(written[1]) + self._later).date().isoformat()
-        return f"{day}{written[2] or ''}{written[3] or ''}{written[4]}"
+        day, between, hour, rest = written.groups()
+        later = datetime.fromisoformat(f"{day}T{hour or '00:00'}") + self._later
+        if hour is None:
+            return f"{later.date().isoformat()}{rest}"
+        return f"{later.isoformat(between, 'seconds' if hour.count(':') == 2 else 'minutes')}{rest}"
 
     def _number(self, name: str, number: float) -> float:
         if name in self._times:

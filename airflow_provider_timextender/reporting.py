@@ -101,6 +101,12 @@ def _logs(report: Report) -> Table:
 
 def _notes(report: Report) -> Iterator[str]:
     found, account = report.evidence.found, report.account
+    seen = {word.meaning for word in report.words if word.section == "states"}
+    if report.understood.executions and None not in seen:
+        unseen = [end for end in ("succeeded", "failed") if end not in seen]
+        yield from (
+            f"An execution that {end} has not been seen: its word is not known yet." for end in unseen
+        )
     kinds = [kind for kind in ("execution", "log") if f"{kind}.trigger_id" in found]
     if kinds:
         places = {"execution": "executions", "log": "log entries"}

@@ -19,9 +19,8 @@ from airflow_provider_timextender.submission import MOVES
 PACKAGE = Path(__file__).parents[1] / "airflow_provider_timextender"
 
 LAYERS: Mapping[str, tuple[str, ...]] = {
-    "a terminal": ("reporting",),
+    "a terminal": ("__main__", "cli", "commands", "reporting", "terminal"),
     "Airflow's side": (
-        "__main__", "cli", "commands",
         "operators", "sensors", "triggers", "watching", "deferral", "ending", "polling", "hooks",
     ),
     "the worlds": ("worlds", "carrier"),

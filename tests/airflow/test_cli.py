@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -28,10 +29,11 @@ from airflow_provider_timextender.__main__ import make_parser
 from airflow_provider_timextender.hooks import TimeXtenderHook
 from airflow_provider_timextender.life import Life
 from airflow_provider_timextender.operators import ExecuteJobOperator
-from airflow_provider_timextender.simulator import Fault, Job, Simulator
+from airflow_provider_timextender.simulator import Fault, Job, Recording, Simulator
 
 from ..conftest import API_KEY, after_submission, shows_key
 from ..pure.test_documentation import ROOT
+from ..shapes import SHAPES, give_a_past
 
 MODULE = [sys.executable, "-m", "airflow_provider_timextender"]
 GROUP = [sys.executable, "-m", "airflow", "timextender"]
@@ -529,3 +531,101 @@ def test_airflow_lists_the_group() -> None:
     (group,) = cli.get_commands()
     for one in group.subcommands:
         assert one.help in done.stdout
+
+
+# --- check ---
+
+
+@pytest.fixture
+def otherwise(monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
+    """An account of another shape, with a past, whose connection explains nothing."""
+    jobs = [Job("Load sales"), Job("Load finance"), Job("Load stock")]
+    with Simulator(jobs, api_key=API_KEY, dialect=SHAPES["six ways"]) as simulator:
+        give_a_past(simulator)
+        fields = simulator.connection(explained=False)
+        monkeypatch.setenv("AIRFLOW_CONN_TIMEXTENDER_DEFAULT", json.dumps(fields))
+        yield simulator
+
+
+def test_r47_check_tells_people_what_to_paste_and_what_to_answer(
+    otherwise: Simulator, command: Command
+) -> None:
+    ran = command("check")
+    assert ran.status == 1
+    assert f"Reached {otherwise.url}: 3 jobs, 3 statuses, 10 executions" in ran.out
+    pasted = ran.out[ran.out.index('{\n  "vocabulary"') : ran.out.index("\n}\n") + 2]
+    assert json.loads(pasted)["vocabulary"]["fields"]["execution.end"] == "stop"
+    assert re.search(r"states +Completed +6 +unknown", ran.out)
+    assert '{"vocabulary": {"states": {"...": "Completed"}}}' in ran.out
+    assert "Times have no zone, and are taken for UTC." in ran.out
+    assert "0.8 KiB of 2." in ran.out, "the filter has been tried"
+    assert not ran.err
+    assert otherwise.count("execute") == 0
+
+
+def test_r47_check_for_programs(otherwise: Simulator, command: Command) -> None:
+    ran = command("check", "--output", "json", "--job", "Load stock")
+    told = json.loads(ran.out)
+    assert ran.status == 1
+    assert {"reached", "fields", "words", "vocabulary", "questions", "problems"} == set(told)
+    assert told["reached"]["url"] == otherwise.url
+    assert list(told["reached"]["logs"]) == ["Load stock"]
+    assert told["fields"]["execution.end"]["known_from"] == "proposed"
+    assert yaml.safe_load(command("check", "--output", "yaml", "--job", "Load stock").out) == told
+
+
+def test_r47_check_is_status_0_if_all_is_understood(two: Simulator, command: Command) -> None:
+    two.past("Load sales")
+    ran = command("check")
+    assert ran.status == 0
+    assert "All that was seen is understood." in ran.out
+    assert "failed" in ran.out.partition("not been seen")[0]
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        (Fault("status", status=401), "API key was refused"),
+        (Fault("reset"), "no answer"),
+        (Fault("html"), "JSON"),
+    ],
+    ids=lambda value: "",
+)
+def test_r47_check_is_status_2_if_it_could_not_look(
+    two: Simulator, command: Command, fault: Fault, says: str
+) -> None:
+    two.fault("jobs", always=fault)
+    ran = command("check")
+    assert (ran.status, ran.out) == (2, "")
+    assert says in ran.err
+    assert ran.err.count("\n") == 1
+
+
+def test_check_reads_no_logs_for_longer_than_it_may(
+    two: Simulator, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "CHECK_FOR", 0)
+    ran = command("check")
+    assert "the logs of 0 of 2 jobs were read" in ran.err
+    assert two.count("logs") == 0
+
+
+def test_r34_check_records_what_may_be_shown(
+    otherwise: Simulator, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "recording.json"
+    ran = command("check", "--record", str(file))
+    assert ran.status == 2
+    assert "give --yes. The recording was not written." in ran.err
+    assert not file.exists()
+    ran = command("check", "--record", str(file), "--yes")
+    assert ran.status == 1
+    assert "the words Completed, CompletedWithErrors," in ran.err.replace("\n", " ")
+    assert not shows_key(file.read_text())
+    ran = command("check", "--record", str(tmp_path), "--yes")
+    assert ran.status == 2
+    assert "cannot be written" in ran.err
+    recording = Recording.read(file)
+    with Simulator(recording.jobs, dialect=recording) as replayed:
+        monkeypatch.setenv("AIRFLOW_CONN_TIMEXTENDER_DEFAULT", replayed.connection_json())
+        assert '"execution.end": "stop"' in command("check").out
