@@ -190,7 +190,7 @@ def test_executions_come_newest_first_in_local_time_and_in_utc_for_programs(
 
 def test_one_that_runs_stands_above_what_is_over(two: Simulator, command: Command) -> None:
     job = two.job("Load sales")
-    two.world.queue(job, time.time() - 3600)
+    two.past("Load sales")
     job.duration = 3600
     running = two.world.queue(job, time.time() - 60)
     rows = json.loads(command("executions", "Load sales", "-o", "json").out)
@@ -198,7 +198,7 @@ def test_one_that_runs_stands_above_what_is_over(two: Simulator, command: Comman
 
 
 def test_logs_of_a_job_of_an_execution_and_of_a_severity(two: Simulator, command: Command) -> None:
-    first, second = (two.world.queue(two.job("Load finance"), time.time() - ago) for ago in (60, 30))
+    first, second = (two.past("Load finance", "failed", ago=ago) for ago in (60, 30))
     rows = json.loads(command("logs", "Load finance", "-o", "json").out)
     assert {row["trigger_id"] for row in rows} == {first.trigger_id, second.trigger_id}
     rows = json.loads(
@@ -215,7 +215,7 @@ def test_what_is_not_understood_is_shown_as_nothing_and_said(two: Simulator, com
     ran = command("status", "--output", "json")
     assert [row["state"] for row in json.loads(ran.out)] == [None, None]
     assert "Hibernating" in ran.err
-    two.world.queue(two.job("Load sales"), time.time() - 60)
+    two.past("Load sales", ago=60)
     two.fault("logs", Fault("unknown word"))
     assert "Hibernating" in command("executions", "Load sales").err
 
@@ -224,7 +224,7 @@ def test_what_is_not_understood_is_shown_as_nothing_and_said(two: Simulator, com
 def test_no_message_forges_what_is_shown(two: Simulator, command: Command, output: str) -> None:
     job = two.job("Load sales")
     job.message = "[red]red[/red] [/] :warning: \x1b[31m\r\nsucceeded \\"
-    two.world.queue(job, time.time() - 60)
+    two.past("Load sales", ago=60)
     shown = command("executions", "Load sales", "--output", output).out
     assert "[red]red[/red] [/] :warning: \\x1b[31m" in shown
     assert "\x1b" not in shown
@@ -509,7 +509,7 @@ def on_a_terminal(*words: str, columns: int = 120, **more: str) -> str:
 
 
 def test_states_are_in_colour_on_a_terminal_that_has_some(two: Simulator) -> None:
-    two.world.queue(two.job("Load finance"), time.time() - 60)
+    two.past("Load finance", "failed", ago=60)
     words = ("executions", "Load finance")
     assert "\x1b[31mfailed\x1b[0m" in on_a_terminal(*words)
     assert "\x1b[31m" not in on_a_terminal(*words, NO_COLOR="1")
@@ -517,7 +517,7 @@ def test_states_are_in_colour_on_a_terminal_that_has_some(two: Simulator) -> Non
 
 
 def test_a_narrow_terminal_is_wide_enough(two: Simulator) -> None:
-    execution = two.world.queue(two.job("Load finance"), time.time() - 60)
+    execution = two.past("Load finance", "failed", ago=60)
     shown = on_a_terminal("logs", "Load finance", execution.trigger_id, columns=44, TERM="dumb")
     lines = shown.splitlines()
     assert max(map(len, lines)) <= 44
