@@ -64,10 +64,14 @@ def get_provider_info() -> dict[str, Any]:
                 "hook-name": _NAME,
                 "hook-class-name": f"{_PACKAGE}.hooks.TimeXtenderHook",
                 "ui-field-behaviour": {
-                    "hidden-fields": ["login", "schema", "port"],
+                    # The host may hold the port. Its field is shown all the same: Airflow 3.3.2 tests a saved
+                    # connection without a port with port 0, which its own API refuses. Hide it when no such
+                    # version is supported any more: https://github.com/apache/airflow/issues/73298
+                    "hidden-fields": ["login", "schema"],
                     "relabeling": {"host": "Domain", "password": "API Key"},
                     "placeholders": {
                         "host": "Blank for api.timextender.com",
+                        "port": "443",
                         "password": "An API key of your organisation",
                         "extra": '{"timeout": 30}',
                     },

@@ -30,7 +30,9 @@ def test_r35_the_form_has_a_masked_key_and_hides_what_is_unused() -> None:
     (connection,) = get_provider_info()["connection-types"]
     behaviour = connection["ui-field-behaviour"]
     assert behaviour["relabeling"] == {"host": "Domain", "password": "API Key"}
-    assert set(behaviour["hidden-fields"]) == {"login", "schema", "port"}
+    # Without a port, Airflow 3.3.2 cannot test a saved connection (apache/airflow#73298).
+    assert set(behaviour["hidden-fields"]) == {"login", "schema"}
+    assert behaviour["placeholders"]["port"] == "443"
     for name, field in connection["conn-fields"].items():
         assert "null" in field["schema"]["type"], f"{name} would be a required field"
     from_hook = TimeXtenderHook.get_ui_field_behaviour()
