@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, tzinfo
+from difflib import get_close_matches
 from ipaddress import ip_address
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -18,7 +19,9 @@ from urllib3.util import parse_url
 from airflow_provider_timextender.errors import InvalidInput
 from airflow_provider_timextender.inputs import to_bool, to_seconds
 from airflow_provider_timextender.jobs_api import DEFAULT_API_KEY_HEADER, DEFAULT_BASE_URL
-from airflow_provider_timextender.vocabulary import Vocabulary
+from airflow_provider_timextender.model import short
+from airflow_provider_timextender.provider_info import EXTRA
+from airflow_provider_timextender.vocabulary import Vocabulary, fold
 
 MAX_TIMEOUT = 3600
 
@@ -43,6 +46,7 @@ class Settings:
     :ivar verify: ``True``, ``False``, or the path of a CA bundle.
     :ivar proxies: URL scheme -> proxy URL; empty leaves it to ``HTTPS_PROXY`` and ``NO_PROXY``.
     :ivar timezone: that of the API's times without an offset.
+    :ivar warnings: what is odd about the connection and stops nothing, as whole sentences.
     """
 
     api_key: str = field(repr=False)
@@ -54,6 +58,7 @@ class Settings:
     vocabulary: Vocabulary = field(default_factory=Vocabulary, repr=False)
     timezone: tzinfo = UTC  # assumed
     portal_url: str = "https://portal.timextender.com"  # assumed
+    warnings: tuple[str, ...] = ()
 
     def link(self, job_id: str, trigger_id: str) -> str:
         """Return the portal's address for an execution.
@@ -69,9 +74,13 @@ def settings(connection: ConnectionFields) -> Settings:
 
     :raises InvalidInput: naming the connection, the field and the mend, for anything unusable.
     """
+    warnings: list[str] = []
     try:
         extra = _object(connection.extra, "the extra")
         extra = {key: value for key, value in extra.items() if value not in (None, "")}
+        warnings += [
+            f"Airflow connection {connection.conn_id!r}: {_unknown(key)}" for key in extra if key not in EXTRA
+        ]
         return Settings(
             api_key=_api_key(connection.password),
             base_url=_base_url(connection, allow_http=to_bool(extra.get("allow_http", False), "allow_http")),
@@ -82,9 +91,11 @@ def settings(connection: ConnectionFields) -> Settings:
             vocabulary=Vocabulary.of(_object(extra.get("vocabulary"), "vocabulary")),
             timezone=_timezone(extra["timezone"]) if "timezone" in extra else Settings.timezone,
             portal_url=_portal_url(extra.get("portal_url", Settings.portal_url)),
+            warnings=tuple(warnings),
         )
     except InvalidInput as error:
-        problem = f"Airflow connection {connection.conn_id!r}: {error}"
+        # A misspelt key may well be the reason.
+        problem = " ".join([f"Airflow connection {connection.conn_id!r}: {error}", *warnings])
     # Raised out here, the error drags no frame along in which the API key can be seen; Airflow 3 shows it in
     # the repr of a connection.
     del connection
@@ -102,6 +113,14 @@ def _object(value: Any, what: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise InvalidInput(f"{what} must be a JSON object, not {type(value).__name__}.")
     return value
+
+
+def _unknown(key: str) -> str:
+    """Say that the extra has a key that is not known, without its value, which may be a secret."""
+    keys = {fold(known): known for known in EXTRA}
+    near = get_close_matches(fold(key), keys, 1)
+    known = f"Did you mean {keys[near[0]]!r}?" if near else f"It takes {', '.join(EXTRA)}."
+    return f"the extra has the unknown key {short(key)}, which is ignored. {known}"
 
 
 def _api_key(password: str | None) -> str:

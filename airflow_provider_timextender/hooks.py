@@ -29,7 +29,7 @@ from airflow_provider_timextender.worlds import Worker
 
 if TYPE_CHECKING:
     from airflow_provider_timextender.carrier import Carrier
-    from airflow_provider_timextender.connection import Settings
+    from airflow_provider_timextender.connection import ConnectionFields, Settings
 
 T = TypeVar("T")
 
@@ -67,6 +67,8 @@ class TimeXtenderHook(BaseHook):
         self.max_unreachable = max_unreachable
         self.understood: set[str] = set()
         """The subjects of calls to which the API has answered in the right shape, whoever carried them."""
+        self.warnings: tuple[str, ...] = ()
+        """What is odd about the connection as it was last read."""
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
@@ -81,14 +83,23 @@ class TimeXtenderHook(BaseHook):
         :raises InvalidInput: if a field of it is unusable.
         :raises Unreachable: if Airflow cannot say what the connection is.
         """
-        from airflow_provider_timextender.connection import settings
-
         try:
-            return settings(self.get_connection(self.timextender_conn_id))
+            return self._check(self.get_connection(self.timextender_conn_id))
         except Exception as error:  # noqa: BLE001 - whatever keeps a connection in a secrets backend may raise it
             problem = self._no_connection(error)
         # Raised out here, without the frames in which the API key can be seen.
         raise problem
+
+    def _check(self, connection: ConnectionFields) -> Settings:
+        """Return a checked connection; what is odd about it is logged when it is first seen."""
+        from airflow_provider_timextender.connection import settings
+
+        found = settings(connection)
+        for warning in found.warnings:
+            if warning not in self.warnings:
+                self.log.warning("%s", warning)
+        self.warnings = found.warnings
+        return found
 
     def _no_connection(self, error: Exception) -> TimeXtenderError:
         if isinstance(error, InvalidInput):
@@ -132,10 +143,10 @@ class TimeXtenderHook(BaseHook):
         from airflow.providers.common.compat.connection import get_async_connection
 
         from airflow_provider_timextender.carrier import Carrier
-        from airflow_provider_timextender.connection import settings
 
         try:
-            return Carrier(settings(await get_async_connection(self.timextender_conn_id)), self.understood)
+            settings = self._check(await get_async_connection(self.timextender_conn_id))
+            return Carrier(settings, self.understood)
         except Exception as error:  # noqa: BLE001 - whatever keeps a connection may raise it
             problem = self._no_connection(error)
         raise problem
@@ -219,7 +230,8 @@ class TimeXtenderHook(BaseHook):
         asking = Thread(target=lambda: found.append(self._try_connection()), daemon=True)
         asking.start()
         asking.join(9)
-        return found[0] if found else (False, "No complete answer came within 9 seconds.")
+        good, said = found[0] if found else (False, "No complete answer came within 9 seconds.")
+        return good, " ".join([said, *self.warnings])
 
     def _try_connection(self) -> tuple[bool, str]:
         from airflow_provider_timextender.carrier import Carrier

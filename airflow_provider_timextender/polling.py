@@ -81,6 +81,11 @@ class Poll:
         """At how many looks each that waits reads the log of a busy job."""
         return every(self.sharers, self.interval)
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is odd about the connection."""
+        return self._hook.warnings
+
     async def next(self) -> Snapshot:
         """Return the next snapshot when it is taken."""
         waiter: asyncio.Future[Snapshot] = asyncio.get_running_loop().create_future()

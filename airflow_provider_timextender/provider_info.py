@@ -13,7 +13,7 @@ def _field(label: str, kind: str, description: str, **schema: Any) -> dict[str, 
     return {"label": label, "description": description, "schema": {"type": [kind, "null"], **schema}}
 
 
-_EXTRA = {
+EXTRA = {
     "timeout": _field(
         "Timeout",
         "integer",
@@ -76,7 +76,7 @@ def get_provider_info() -> dict[str, Any]:
                         "extra": '{"timeout": 30}',
                     },
                 },
-                "conn-fields": _EXTRA,
+                "conn-fields": EXTRA,
             }
         ],
         "extra-links": [f"{_PACKAGE}.operators.TimeXtenderJobLink"],

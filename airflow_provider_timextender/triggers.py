@@ -140,6 +140,8 @@ class JobExecutionTrigger(BaseTrigger):
         async with shared_poll(given["timextender_conn_id"], interval) as poll:
             world = Triggerer(poll, self.log, limits.end)
             await world.rest()
+            for warning in () if looked else poll.warnings:  # which no worker has told this task
+                self.log.warning("%s", warning)
             if job_id is None:
                 jobs = await repeat(
                     world,

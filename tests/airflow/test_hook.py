@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import time
 from datetime import datetime, timedelta, timezone
@@ -18,10 +19,12 @@ from airflow_provider_timextender.hooks import TimeXtenderHook
 from airflow_provider_timextender.life import Limits, Wait, run_through
 from airflow_provider_timextender.model import JobState
 from airflow_provider_timextender.simulator import DIALECTS, Dialect, Fault, Job, Simulator
+from airflow_provider_timextender.triggers import JobExecutionTrigger
 from airflow_provider_timextender.verdict import Run
 from airflow_provider_timextender.worlds import Worker
 
 from ..conftest import API_KEY
+from .running import fire
 
 
 @pytest.fixture(params=DIALECTS)
@@ -237,6 +240,60 @@ def test_r40_test_connection_reports_a_bad_field(
     good, message = TimeXtenderHook().test_connection()
     assert not good
     assert "there is no API key" in message
+
+
+def misspell(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Give the connection an extra with a key that is not known, and return what is said of it."""
+    for one in (TimeXtenderHook, JobExecutionTrigger):
+        # Not all that Airflow 3 logs goes through Python's own loggers.
+        monkeypatch.setattr(one, "log", logging.getLogger(one.__name__))
+    fields = {**simulator.connection(), "extra": {"vocablary": {"states": {"succeeded": "s3cret"}}}}
+    monkeypatch.setenv("AIRFLOW_CONN_TIMEXTENDER_DEFAULT", json.dumps(fields))
+    return (
+        "Airflow connection 'timextender_default': the extra has the unknown key 'vocablary', which is "
+        "ignored. Did you mean 'vocabulary'?"
+    )
+
+
+def test_r48_an_unknown_key_of_the_extra_is_logged_once(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = misspell(simulator, monkeypatch)
+    hook = TimeXtenderHook()
+    for _ in range(2):
+        hook.get_jobs()
+        hook.renew()
+    assert [(r.message, r.levelname) for r in caplog.records if "vocablary" in r.message] == [
+        (said, "WARNING")
+    ]
+    assert "s3cret" not in caplog.text
+
+
+def test_r48_an_unknown_key_of_the_extra_is_shown_by_the_test_button(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = misspell(simulator, monkeypatch)
+    good, message = TimeXtenderHook().test_connection()
+    assert good
+    assert message.endswith(said)
+    simulator.fault("jobs", Fault("status", status=401))
+    good, message = TimeXtenderHook().test_connection()
+    assert not good
+    assert message.endswith(said)
+
+
+@pytest.mark.parametrize("known_key", [False, True])
+def test_r48_a_task_that_starts_in_the_triggerer_is_told_of_an_unknown_key(
+    simulator: Simulator,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    known_key: bool,
+) -> None:
+    said = misspell(simulator, monkeypatch)
+    trigger_id = simulator.past("load").trigger_id
+    fire(JobExecutionTrigger(job_name="load", trigger_id=trigger_id, poll_interval=0.05, known_key=known_key))
+    told = [record.name for record in caplog.records if record.message == said]
+    assert told == ["TimeXtenderHook"] + ["JobExecutionTrigger"] * (not known_key)
 
 
 def test_r38_a_name_that_a_template_rendered_to_a_number(simulator: Simulator) -> None:

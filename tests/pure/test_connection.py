@@ -12,7 +12,7 @@ import pytest
 from airflow_provider_timextender.connection import Settings, settings
 from airflow_provider_timextender.errors import InvalidInput
 from airflow_provider_timextender.jobs_api import DEFAULT_BASE_URL
-from airflow_provider_timextender.provider_info import get_provider_info
+from airflow_provider_timextender.provider_info import EXTRA, get_provider_info
 
 KEY = "k3y"
 JOB = "3f2504e0-4f89-11d3-9a0c-0305e82c3301"
@@ -148,7 +148,7 @@ def test_key_copied_with_white_space() -> None:
 
 
 def test_defaults() -> None:
-    found = given({"timeout": None, "verify": None, "proxies": None, "vocabulary": None, "more": 1})
+    found = given({"timeout": None, "verify": None, "proxies": None, "vocabulary": None, "more": None})
     assert found == given()
     assert (found.timeout, found.verify, found.api_key_header) == (30.0, True, "x-api-key")
     assert found.portal_url == "https://portal.timextender.com"
@@ -226,3 +226,42 @@ def test_an_extra_that_is_no_json_object(extra: str, says: str) -> None:
 
 def test_r35_the_form_offers_every_extra() -> None:
     assert set(get_provider_info()["connection-types"][0]["conn-fields"]) == set(EVERY_EXTRA)
+
+
+@pytest.mark.parametrize(
+    ("key", "says"),
+    [
+        ("vocablary", "Did you mean 'vocabulary'?"),
+        ("Vocabulary", "Did you mean 'vocabulary'?"),
+        ("apiKeyHeader", "Did you mean 'api_key_header'?"),
+        ("time-zone", "Did you mean 'timezone'?"),
+        ("colour", "It takes timeout, verify, proxies, "),
+    ],
+)
+def test_r48_an_unknown_key_of_the_extra_is_a_warning_that_names_the_near_one(key: str, says: str) -> None:
+    (warning,) = given({key: {"word": "s3cret"}, "timeout": 5}).warnings
+    assert warning.startswith(
+        f"Airflow connection 'tx': the extra has the unknown key '{key}', which is ignored."
+    )
+    assert says in warning
+    assert "s3cret" not in warning
+
+
+def test_r48_known_keys_and_blank_ones_are_no_warning() -> None:
+    known = {
+        "timeout": 5, "verify": True, "proxies": {}, "api_key_header": "key", "allow_http": False,
+        "portal_url": "https://portal.example", "vocabulary": {"states": {"succeeded": 3}}, "timezone": "UTC",
+    }  # fmt: skip
+    assert known.keys() == EXTRA.keys()
+    assert given({**known, "blank": "", "null": None}).warnings == ()
+
+
+def test_r48_what_is_refused_names_the_key_that_may_have_been_meant() -> None:
+    with pytest.raises(InvalidInput, match=r"is plain http.* unknown key 'alow_http'.* mean 'allow_http'\?"):
+        given({"alow_http": True}, host="http://api.example.com")
+
+
+def test_r48_an_unknown_key_forges_no_line_and_is_not_shown_whole() -> None:
+    (warning,) = given({"a\nERROR" + "x" * 1000: 1}).warnings
+    assert "\n" not in warning
+    assert len(warning) < 300
