@@ -3,51 +3,114 @@
 from __future__ import annotations
 
 import argparse
+import math
 import shlex
 import signal
 import sys
 import threading
+from contextlib import ExitStack, suppress
+from typing import Any
 
 from airflow_provider_timextender.simulator import DIALECTS, Job, Simulator
 from airflow_provider_timextender.simulator.server import example_jobs
+from airflow_provider_timextender.simulator.shapes import shaped
+from airflow_provider_timextender.simulator.world import Ending
+
+DAY = 24 * 60 * 60
 
 
 def main() -> int:
     """Run the simulator."""
-    parser = argparse.ArgumentParser(
-        prog="python -m airflow_provider_timextender.simulator",
-        description="Play the TimeXtender Jobs API over HTTP on 127.0.0.1.",
-    )
-    parser.add_argument("--port", type=int, default=0, help="0 (default) for any free port")
-    parser.add_argument("--api-key", default="simulated-api-key", help="what clients must send")
-    parser.add_argument("--dialect", choices=sorted(DIALECTS), default="documented", help="how answers look")
-    parser.add_argument(
-        "--job", action="append", metavar="NAME", help="a job (repeatable); default: examples"
-    )
-    parser.add_argument("--duration", type=float, metavar="SECONDS", help="how long each execution takes")
-    parser.add_argument("--fail", action="append", default=[], metavar="NAME", help="a job that fails")
+    parser = _parser()
     arguments = parser.parse_args()
-
     jobs = [Job(name) for name in arguments.job] if arguments.job else example_jobs()
-    if twins := {job.name for job in jobs if [one.name for one in jobs].count(job.name) > 1}:
-        parser.error(f"--job names twice: {', '.join(sorted(twins))}")
     if unknown := set(arguments.fail) - {job.name for job in jobs}:
         parser.error(f"--fail names no job: {', '.join(sorted(unknown))}")
     for job in jobs:
         job.duration = arguments.duration if arguments.duration is not None else job.duration
         job.outcome = "failed" if job.name in arguments.fail else "succeeded"
 
-    over = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: over.set())
-    with Simulator(
-        jobs, api_key=arguments.api_key, dialect=arguments.dialect, port=arguments.port
-    ) as simulator:
+    with ExitStack() as stack:
+        try:
+            dialect = shaped(
+                DIALECTS[arguments.dialect],
+                traits=arguments.shape,
+                renamed=arguments.rename,
+                words=arguments.word,
+            )
+            simulator = stack.enter_context(
+                Simulator(jobs, api_key=arguments.api_key, dialect=dialect, port=arguments.port)
+            )
+        except (ValueError, OSError, OverflowError) as error:  # the last is what a port of 70000 is
+            parser.error(str(error))
+        over = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: over.set())
+        _remember(simulator, arguments.history)
+        connection = simulator.connection_json(explained=not arguments.unexplained)
         print(f"TimeXtender simulator at {simulator.url} with {len(jobs)} jobs. Point Airflow at it:")
-        print(f"export AIRFLOW_CONN_TIMEXTENDER_DEFAULT={shlex.quote(simulator.connection_json())}")
+        print(f"export AIRFLOW_CONN_TIMEXTENDER_DEFAULT={shlex.quote(connection)}")
         sys.stdout.flush()
         over.wait()
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m airflow_provider_timextender.simulator",
+        description="Play the TimeXtender Jobs API over HTTP on 127.0.0.1.",
+    )
+    add = parser.add_argument
+    add("--port", type=int, default=0, help="0 (default) for any free port")
+    add("--api-key", default="simulated-api-key", help="what clients must send")
+    add("--job", action="append", metavar="NAME", help="a job (repeatable); default: examples")
+    add("--duration", type=_seconds, metavar="SECONDS", help="how long each execution takes")
+    add("--fail", action="append", default=[], metavar="NAME", help="a job that fails")
+    add(
+        "--history",
+        type=_count,
+        default=3,
+        metavar="N",
+        help="how often each job has run before, once a day, every third time with a failure; default 3",
+    )
+    add("--dialect", choices=sorted(DIALECTS), default="documented", help="how answers look")
+    typed: dict[str, Any] = {"action": "append", "default": [], "type": _pair}
+    add("--shape", metavar="TRAIT=VALUE", help="a trait that differs, such as times=naive", **typed)
+    add("--rename", metavar="MEMBER=NAME", help="a member that is called otherwise: EndTime=Stop", **typed)
+    add("--word", metavar="MEANING=WORD", help="another word, or a code: succeeded=Completed", **typed)
+    add(
+        "--unexplained",
+        action="store_true",
+        help="print a connection that does not explain the dialect, to find out what it has to say",
+    )
+    return parser
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, _, value = (part.strip() for part in text.partition("="))
+    if not (name and value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=VALUE")
+    return name, value
+
+
+def _seconds(text: str) -> float:
+    with suppress(ValueError):
+        if 0 <= (seconds := float(text)) < math.inf:
+            return seconds
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, 0 or more")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 0 or more")
+    return int(text)
+
+
+def _remember(simulator: Simulator, times: int) -> None:
+    for job in simulator.world.jobs.values():
+        for days in range(times, 0, -1):
+            outcome: Ending = "failed" if days % 3 == 2 else "succeeded"
+            simulator.past(job.name, outcome, ago=days * DAY, by="schedule")
 
 
 if __name__ == "__main__":

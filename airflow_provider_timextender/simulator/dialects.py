@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from datetime import timezone as fixed_timezone
-from typing import Any, Literal, NamedTuple
+from functools import cache
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 from zoneinfo import ZoneInfo
 
 from airflow_provider_timextender.simulator.world import BLANK_TRIGGER_ID, Execution, Job, Line
@@ -35,6 +36,13 @@ _ENTRIES: Mapping[str, Sequence[str]] = {
     "Severity": ("log.severity",),
 }
 """For each standard member, where a connection's vocabulary says that it is called otherwise."""
+
+_MEANINGS: Mapping[str, Sequence[str]] = {
+    "statuses": ("idle", "pending", "running"),
+    "states": ("running", "succeeded", "failed"),
+    "severities": ("info", "warning", "error"),
+}
+"""What a dialect has words for."""
 
 _PLAIN: Mapping[str, Sequence[str]] = {
     "idle": ("idle",),
@@ -91,6 +99,7 @@ class Dialect:
         an object; with ``one object`` a list of one is that one.
     :ivar empty: what an empty log is.
     :ivar receipt: the answer to a submission; ``202`` is its status then.
+    :raises ValueError: for a value that a trait does not take, naming those that it takes.
     """
 
     name: str = "custom"
@@ -123,6 +132,19 @@ class Dialect:
     nesting: Literal["nested", "flat", "wrapped", "one object"] = "nested"
     empty: Literal["[]", "null", "204", "404"] = "[]"
     receipt: Literal["whole", "no id", "in a list", "202"] = "whole"
+
+    def __post_init__(self) -> None:
+        for trait, values in choices().items():
+            _refuse_unknown(trait, [getattr(self, trait)], values)
+        _refuse_unknown("renamed", self.renamed, [*_ENTRIES, "Value"])
+        for section, meanings in _MEANINGS.items():
+            _refuse_unknown(section, getattr(self, section), meanings)
+            if missing := set(meanings) - set(getattr(self, section)):
+                raise ValueError(f"{section} has no word for {', '.join(sorted(missing))}.")
+        try:
+            ZoneInfo(self.timezone)
+        except (ValueError, OSError, LookupError):  # ZoneInfoNotFoundError is a KeyError
+            raise ValueError(f"timezone: {self.timezone!r} is no name of the IANA database.") from None
 
     @property
     def extra(self) -> dict[str, Any]:
@@ -299,6 +321,23 @@ class Dialect:
         if self.times == "/Date()/":
             return f"/Date({milliseconds})/"
         return milliseconds if self.times == "epoch ms" else milliseconds // 1000
+
+
+@cache
+def choices() -> Mapping[str, tuple[Any, ...]]:
+    """Return the traits of a dialect that take one of some values, with those values."""
+    hints = get_type_hints(Dialect).items()
+    return {
+        trait: get_args(hint) or (False, True)
+        for trait, hint in hints
+        if get_origin(hint) is Literal or hint is bool
+    }
+
+
+def _refuse_unknown(trait: str, given: Iterable[Any], possible: Sequence[Any]) -> None:
+    for value in given:
+        if value not in possible:
+            raise ValueError(f"{trait}: there is no {value!r}, only {', '.join(map(str, possible))}.")
 
 
 def _unusual(words: Mapping[str, Word]) -> dict[str, Word]:

@@ -175,9 +175,9 @@ class Simulator:
             "extra": self.dialect.extra if explained else {},
         }
 
-    def connection_json(self) -> str:
+    def connection_json(self, *, explained: bool = True) -> str:
         """Return that connection as the value of an ``AIRFLOW_CONN_...`` environment variable."""
-        return json.dumps(self.connection())
+        return json.dumps(self.connection(explained=explained))
 
     # --- the server ---
 

@@ -90,7 +90,10 @@ class World:
         self.jobs = {job.id: job for job in jobs}
         twins = sorted({job.name for job in jobs if self.jobs[job.id] is not job})
         if twins:
-            raise ValueError(f"Several jobs have the id of {twins[0]!r}; give each an id of its own.")
+            raise ValueError(
+                f"Several jobs have the id of {twins[0]!r}, as jobs of one name have. Name each once, or "
+                "give it an id of its own."
+            )
         self.executions: list[Execution] = []
         # Where in the list a job's executions are: the status of all jobs must not look at each for each job.
         self._places: defaultdict[str, list[int]] = defaultdict(list)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
+import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, get_args
 
@@ -23,6 +28,7 @@ from airflow_provider_timextender.simulator import (
     Job,
     Simulator,
 )
+from airflow_provider_timextender.simulator.__main__ import main
 from airflow_provider_timextender.simulator.faults import KINDS, Kind
 from airflow_provider_timextender.simulator.world import World
 
@@ -509,32 +515,136 @@ def test_it_shares_no_code_with_the_rest_of_the_package() -> None:
                 assert not any(alias.name.startswith("airflow") for alias in node.names), file
 
 
-def test_as_a_command() -> None:
-    command = [sys.executable, "-m", own_module(), "--api-key", "k3y", "--job", "A b", "--fail", "A b"]
-    with subprocess.Popen([*command, "--duration", "0"], stdout=subprocess.PIPE, text=True) as process:
+@contextmanager
+def command(*arguments: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Run the simulator as a command; its address, and the connection that it prints."""
+    whole = [sys.executable, "-m", own_module(), "--api-key", API_KEY, *arguments]
+    with subprocess.Popen(whole, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             url = process.stdout.readline().split(" at ")[1].split()[0]
-            assert process.stdout.readline().startswith("export AIRFLOW_CONN_TIMEXTENDER_DEFAULT='{")
-            (job,) = requests.get(f"{url}/public/jobs", headers={"x-api-key": "k3y"}, timeout=5).json()
-            assert job["Name"] == "A b"
+            (assignment,) = shlex.split(process.stdout.readline().removeprefix("export "))
+            name, _, connection = assignment.partition("=")
+            assert name == "AIRFLOW_CONN_TIMEXTENDER_DEFAULT"
+            yield url, json.loads(connection)
         finally:
             process.terminate()
         assert process.wait(10) == 0
 
 
+def asked(url: str, path: str) -> Any:
+    return requests.get(url + path, headers={"x-api-key": API_KEY}, timeout=5).json()
+
+
+def test_as_a_command() -> None:
+    with command("--job", "A b", "--fail", "A b", "--duration", "0", "--history", "0") as (url, connection):
+        (job,) = asked(url, "/public/jobs")
+        assert job["Name"] == "A b"
+        assert asked(url, f"/public/jobs/{job['Id']}/logs") == []
+    assert connection == {"conn_type": "timextender", "host": url, "password": API_KEY, "extra": {}}
+
+
+def test_the_jobs_of_the_command_have_run_before() -> None:
+    with command("--fail", "Load sales") as (url, _):
+        jobs = asked(url, "/public/jobs")
+        logs = [asked(url, f"/public/jobs/{job['Id']}/logs") for job in jobs]
+    assert [len(jobs), *map(len, logs)] == [3, 3, 3, 3]
+    assert [execution["State"] for execution in logs[0]] == ["Success", "Failed", "Success"]
+    ends = [datetime.fromisoformat(execution["EndTime"]) for execution in logs[0]]
+    now = datetime.now(timezone.utc)
+    assert [round((now - end) / timedelta(days=1), 2) for end in ends] == [3, 2, 1]
+
+
+SHAPE = (
+    "--dialect", "camel", "--shape", "nesting=wrapped", "--shape", "times=NAIVE", "--shape", "exact_ids=true",
+    "--shape", "timezone=Europe/Copenhagen", "--rename", "EndTime=Stop", "--word", "succeeded=Completed",
+    "--word", "failed=7", "--word", "running=Busy", "--word", "states.running=-1",
+)  # fmt: skip
+
+
+def test_the_command_renames_members_and_words_and_explains_them() -> None:
+    with command("--job", "A", "--history", "1", *SHAPE) as (url, connection):
+        (job,) = asked(url, "/public/jobs")["value"]
+        assert requests.get(f"{url}/public/jobs/{job['id'].upper()}/logs", timeout=5).status_code != 200
+        (execution,) = asked(url, f"/public/jobs/{job['id']}/logs")["value"]
+    assert execution["state"] == "Completed"
+    assert datetime.fromisoformat(execution["stop"]).tzinfo is None
+    assert "endTime" not in execution
+    assert connection["extra"]["timezone"] == "Europe/Copenhagen"
+    vocabulary = connection["extra"]["vocabulary"]
+    assert vocabulary["fields"]["execution.end"] == "Stop"
+    assert vocabulary["statuses"]["running"] == "Busy"
+    assert vocabulary["states"] == {"running": -1, "succeeded": "Completed", "failed": 7}
+
+
+def test_the_command_leaves_the_explanation_to_be_found_out() -> None:
+    with command("--word", "succeeded=Completed", "--unexplained") as (_, connection):
+        assert connection["extra"] == {}
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--fail", "Lod"], "--fail names no job: Lod"),
-        (["--job", "Twin", "--job", "Other", "--job", "Twin"], "--job names twice: Twin"),
+        ("--fail Lod", "--fail names no job: Lod"),
+        (
+            "--job Twin --job Other --job Twin",
+            "Several jobs have the id of 'Twin', as jobs of one name have.",
+        ),
+        ("--duration -1", "argument --duration: '-1' is not a number of seconds, 0 or more"),
+        ("--duration nan", "'nan' is not a number of seconds"),
+        ("--history -2", "argument --history: '-2' is not a whole number, 0 or more"),
+        ("--shape nest=wrapped", "There is no trait 'nest'; there is members, "),
+        ("--shape nesting=wrap", "nesting: there is no 'wrap', only nested, flat, wrapped, one object."),
+        ("--shape exact_ids=maybe", "exact_ids: there is no 'maybe', only False, True."),
+        ("--shape timezone=Mars", "timezone: 'Mars' is no name of the IANA database."),
+        ("--shape nesting", "argument --shape: 'nesting' is not of the form NAME=VALUE"),
+        ("--rename Until=Stop", "renamed: there is no 'Until', only Id, Name, "),
+        ("--word won=Completed", "There is no word for 'won'; there is statuses.idle, "),
+        ("--word states.idle=x", "There is no word for 'states.idle'"),
+        ("--word failed=success", "Two of the states have the same word"),
     ],
 )
-def test_the_command_refuses_what_makes_no_sense(arguments: list[str], says: str) -> None:
-    command = [sys.executable, "-m", own_module(), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def test_the_command_refuses_what_makes_no_sense(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: str, says: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["simulator", *arguments.split()])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("port", ["70000", "taken"])
+def test_the_command_says_so_if_it_cannot_have_the_port(simulator: Simulator, port: str) -> None:
+    whole = [
+        sys.executable,
+        "-m",
+        own_module(),
+        "--port",
+        port.replace("taken", simulator.url.split(":")[-1]),
+    ]
+    done = subprocess.run(whole, capture_output=True, text=True, check=False, timeout=30)
     assert done.returncode == 2
-    assert says in done.stderr
+    assert re.search("error: .*(port must be 0-65535|address already in use)", done.stderr)
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("traits", "says"),
+    [
+        ({"times": "naiv"}, "times: there is no 'naiv', only Z, offset, "),
+        ({"renamed": {"Until": "Stop"}}, "renamed: there is no 'Until', only Id, "),
+        ({"states": {"succeeded": 1, "failed": 2}}, "states has no word for running"),
+        (
+            {"severities": {"info": 1, "warning": 2, "error": 3, "fatal": 4}},
+            "severities: there is no 'fatal'",
+        ),
+        ({"timezone": "Mars"}, "timezone: 'Mars'"),
+    ],
+)
+def test_a_dialect_that_makes_no_sense_is_refused(traits: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(says)):
+        Dialect(**traits)
 
 
 def test_two_jobs_of_one_name_need_ids_of_their_own() -> None:
