@@ -33,6 +33,7 @@ from airflow_provider_timextender.simulator.faults import KINDS, Kind
 from airflow_provider_timextender.simulator.world import World
 
 from ..conftest import API_KEY
+from ..pure.test_documentation import ROOT, blocks
 
 
 def ask(simulator: Simulator, path: str, method: str = "GET", **headers: str) -> requests.Response:
@@ -575,6 +576,16 @@ def test_the_command_renames_members_and_words_and_explains_them() -> None:
     assert vocabulary["fields"]["execution.end"] == "Stop"
     assert vocabulary["statuses"]["running"] == "Busy"
     assert vocabulary["states"] == {"running": -1, "succeeded": "Completed", "failed": 7}
+
+
+def test_the_command_that_the_guide_shows_runs() -> None:
+    (line,) = [line for line in blocks(ROOT / "docs/testing.md", "bash") if "--shape" in line]
+    with command(*shlex.split(line.replace("\\\n", ""))[3:]) as (_, connection):
+        assert connection["extra"]["vocabulary"]["states"] == {
+            "running": 2,
+            "succeeded": "Completed",
+            "failed": "Failed",
+        }
 
 
 def test_the_command_leaves_the_explanation_to_be_found_out() -> None:

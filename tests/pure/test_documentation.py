@@ -12,14 +12,27 @@ import pytest
 
 from airflow_provider_timextender import connection
 from airflow_provider_timextender.simulator import Dialect
+from airflow_provider_timextender.simulator.faults import KINDS
 
 ROOT = Path(__file__).parents[2]
 DOCS = sorted(ROOT.glob("docs/*.md"))
 
 
+def rows_below(heading: str) -> list[str]:
+    """Return the rows of the table in a section about the simulator."""
+    _, _, below = (ROOT / "docs/testing.md").read_text().partition(f"\n## {heading}\n")
+    return [row for row in below.partition("\n## ")[0].splitlines() if row.startswith("| `")]
+
+
+def test_each_kind_of_fault_stands_in_the_table_with_what_it_uses() -> None:
+    assert rows_below("Kinds of fault") == [
+        f"| `{kind}` | {use.does} | {', '.join(f'`{name}`' for name in use.fields)} |"
+        for kind, use in KINDS.items()
+    ]
+
+
 def test_each_trait_of_a_dialect_stands_in_the_table() -> None:
-    page = (ROOT / "docs/testing.md").read_text()
-    rows = [row.split("|")[1] for row in page.splitlines() if row.startswith("| `")]
+    rows = [row.split("|")[1] for row in rows_below("In another dialect")]
     assert set(re.findall(r"`(\w+)`", " ".join(rows))) == {f.name for f in fields(Dialect)} - {"name"}
 
 
