@@ -618,7 +618,8 @@ def test_the_command_leaves_the_explanation_to_be_found_out() -> None:
 def test_the_command_refuses_what_makes_no_sense(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: str, says: str
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["simulator", *arguments.split()])
+    # The port is none, so that a command that is not refused ends as well.
+    monkeypatch.setattr(sys, "argv", ["simulator", "--port", "70000", *arguments.split()])
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == 2
