@@ -31,7 +31,7 @@ def show(report: Report, console: Console, reached: str) -> None:
     )
     _print(console, "Members", _fields(report))
     _print(console, "Words", _words(report))
-    _print(console, "Logs", _logs(report))
+    _print(console, "Logs of jobs", _logs(report))
     console.print()
     for sentence in _notes(report):
         _say(console, sentence)

@@ -9,9 +9,10 @@ import signal
 import sys
 import threading
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Any
 
-from airflow_provider_timextender.simulator import DIALECTS, Job, Simulator
+from airflow_provider_timextender.simulator import DIALECTS, Job, Recording, Simulator
 from airflow_provider_timextender.simulator.server import example_jobs
 from airflow_provider_timextender.simulator.shapes import shaped
 from airflow_provider_timextender.simulator.world import Ending
@@ -23,7 +24,9 @@ def main() -> int:
     """Run the simulator."""
     parser = _parser()
     arguments = parser.parse_args()
+    recording = _recording(parser, arguments)
     jobs = [Job(name) for name in arguments.job] if arguments.job else example_jobs()
+    jobs = recording.jobs if recording else jobs
     if unknown := set(arguments.fail) - {job.name for job in jobs}:
         parser.error(f"--fail names no job: {', '.join(sorted(unknown))}")
     for job in jobs:
@@ -32,7 +35,7 @@ def main() -> int:
 
     with ExitStack() as stack:
         try:
-            dialect = shaped(
+            dialect = recording or shaped(
                 DIALECTS[arguments.dialect],
                 traits=arguments.shape,
                 renamed=arguments.rename,
@@ -46,13 +49,25 @@ def main() -> int:
         over = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: over.set())
-        _remember(simulator, arguments.history)
+        if recording is None:
+            _remember(simulator, arguments.history)
         connection = simulator.connection_json(explained=not arguments.unexplained)
         print(f"TimeXtender simulator at {simulator.url} with {len(jobs)} jobs. Point Airflow at it:")
         print(f"export AIRFLOW_CONN_TIMEXTENDER_DEFAULT={shlex.quote(connection)}")
         sys.stdout.flush()
         over.wait()
     return 0
+
+
+def _recording(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> Recording | None:
+    if arguments.replay is None:
+        return None
+    if arguments.job or arguments.shape or arguments.rename or arguments.word:
+        parser.error("--replay has the jobs and the shape of its recording, and takes no others")
+    try:
+        return Recording.read(Path(arguments.replay))
+    except (ValueError, OSError) as error:
+        parser.error(f"--replay {arguments.replay}: {error}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -78,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--shape", metavar="TRAIT=VALUE", help="a trait that differs, such as times=naive", **typed)
     add("--rename", metavar="MEMBER=NAME", help="a member that is called otherwise: EndTime=Stop", **typed)
     add("--word", metavar="MEANING=WORD", help="another word, or a code: succeeded=Completed", **typed)
+    add("--replay", metavar="FILE", help="play what 'airflow timextender check --record FILE' has recorded")
     add(
         "--unexplained",
         action="store_true",

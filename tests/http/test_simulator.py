@@ -588,6 +588,28 @@ def test_the_command_that_the_guide_shows_runs() -> None:
         }
 
 
+def test_the_command_replays_a_recording(tmp_path: Path) -> None:
+    file = tmp_path / "recording.json"
+    job_id = "3f2504e0-4f89-11d3-9a0c-0305e82c3301"
+    answers = {
+        "/public/jobs": [{"Id": job_id, "Name": "text 1"}],
+        "/public/jobs/status": [],
+        f"/public/jobs/{job_id}/logs": [],
+    }
+    recorded = [{"path": path, "body": body} for path, body in answers.items()]
+    names = {"job.id": "Id", "job.name": "Name"}
+    file.write_text(json.dumps({"timextender_recording": 1, "members": names, "answers": recorded}))
+    with command("--replay", str(file)) as (url, connection):
+        assert {path: asked(url, path) for path in answers} == answers
+        assert requests.post(
+            f"{url}/public/jobs/{job_id}/execute", headers={"x-api-key": API_KEY}, timeout=5
+        ).ok
+        assert asked(url, f"/public/jobs/{job_id}/logs") == [], (
+            "no execution is recorded that could be played"
+        )
+    assert connection["extra"] == {}
+
+
 def test_the_command_leaves_the_explanation_to_be_found_out() -> None:
     with command("--word", "succeeded=Completed", "--unexplained") as (_, connection):
         assert connection["extra"] == {}
@@ -612,6 +634,9 @@ def test_the_command_leaves_the_explanation_to_be_found_out() -> None:
         ("--rename Until=Stop", "renamed: there is no 'Until', only Id, Name, "),
         ("--word won=Completed", "There is no word for 'won'; there is statuses.idle, "),
         ("--word states.idle=x", "There is no word for 'states.idle'"),
+        ("--replay nowhere.json", "--replay nowhere.json: [Errno 2] No such file"),
+        (f"--replay {__file__}", "test_simulator.py: Extra data"),
+        (f"--replay {__file__} --rename EndTime=Stop", "has the jobs and the shape of its recording"),
         ("--word failed=success", "Two of the states have the same word"),
     ],
 )
