@@ -201,7 +201,8 @@ def words(account: Account, evidence: Evidence) -> list[Word]:
     found: dict[tuple[str, str], list[Any]] = {}
 
     def note(section: str, thing: Any) -> None:
-        for word in vocabulary.members(thing.raw, WORDS[section])[:1]:
+        word = vocabulary.member(thing.raw, WORDS[section])
+        if isinstance(word, (str, int)) and word != "":
             found.setdefault((section, str(word)), []).append(thing)
 
     for execution in seen.executions:

@@ -18,6 +18,9 @@ from airflow_provider_timextender.vocabulary import Vocabulary, flattened, fold
 
 Object = Mapping[str, Any]
 
+_OF_EXECUTIONS = ("execution.state", "execution.start", "execution.end")
+_OF_ENTRIES = ("log.time", "log.severity")
+
 SAMPLE = 2000
 """From so many values of a member its type is told."""
 
@@ -269,15 +272,21 @@ class Evidence:
             return [], []
         biggest = max(shapes, key=len)
         alike = {shape for shape in shapes if 2 * len(shape & biggest) >= len(shape | biggest)}
+        if len(alike) == len(shapes):
+            return list(objects), []
         groups = (
             [obj for obj in objects if frozenset(obj) in alike],
             [obj for obj in objects if frozenset(obj) not in alike],
         )
-        # An execution has a start and an end, an entry a time.
-        return groups if self._times(groups[0]) >= self._times(groups[1]) else (groups[1], groups[0])
+        executions, entries = sorted(groups, key=self._like_executions, reverse=True)
+        return executions, entries
 
-    def _times(self, objects: Sequence[Object]) -> int:
-        return sum(member.type(self.zone) == "time" for member in members(objects).values())
+    def _like_executions(self, objects: Sequence[Object]) -> tuple[int, int]:
+        there = members(objects)
+        known = sum(self.vocabulary.spelling(there, entry) is not None for entry in _OF_EXECUTIONS)
+        known -= sum(self.vocabulary.spelling(there, entry) is not None for entry in _OF_ENTRIES)
+        # An execution has a start and an end, an entry a time.
+        return known, sum(member.type(self.zone) == "time" for member in there.values())
 
     def _join(self, executions: Sequence[Object], entries: Sequence[Object]) -> None:
         """Find the members by which flat entries tell to which execution they belong."""

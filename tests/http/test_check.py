@@ -99,6 +99,26 @@ def test_r47_what_cannot_be_told_is_missing_and_not_proposed() -> None:
     assert any("no value for execution.end" in problem for problem in report.problems)
 
 
+def test_r47_executions_are_told_from_entries_beside_them_though_neither_is_whole() -> None:
+    """Executions without an end, an id or a message, beside entries: each has one time."""
+    dialect = Dialect(
+        nesting="flat", trigger_id_on="entries", message_on="entries", end_on="nowhere", states_as="object"
+    )
+    with simulated(dialect) as simulator:
+        give_a_past(simulator)
+        report = look(simulator, {})
+    assert report.evidence.proposals == {"execution.state": "State.Name"}
+    assert len(report.evidence.objects["execution"]) == 10
+
+
+def test_a_word_that_no_setting_can_explain_is_no_question() -> None:
+    dialect = Dialect(statuses_as="object", statuses={"idle": 0, "pending": 1, "running": 2})
+    with simulated(dialect) as simulator:
+        report = look(simulator, {})
+    assert report.questions == []
+    assert ["status.state" in problem for problem in report.unexplained] == [True]
+
+
 def test_a_new_account_has_nothing_to_show() -> None:
     with simulated(Dialect()) as simulator:
         report = look(simulator, {})
