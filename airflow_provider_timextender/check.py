@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone, tzinfo
-from functools import cached_property
 from typing import Any
 
 from airflow_provider_timextender import jobs_api
@@ -78,6 +77,11 @@ class Account:
             return []
         by_id = {canonical(job.id): job for job in jobs}
         return [by_id.get(canonical(one)) or find_job(jobs, one) for one in wanted] or jobs
+
+    @property
+    def size(self) -> int:
+        """How many bytes the logs have that were read."""
+        return sum(log.size for log in self.logs.values())
 
     def read_log(self, job_id: str, limit: int = jobs_api.LOG_LIMIT) -> bool:
         """Read the log of a job, of so many bytes at most, and tell whether it shows something."""
@@ -194,9 +198,8 @@ class Word:
     evidence: str
 
 
-def words(account: Account, evidence: Evidence) -> list[Word]:
-    """Return all words that the answers show, those that are not understood first."""
-    vocabulary, seen = evidence.vocabulary, account.understand(evidence.vocabulary)
+def words(seen: Understood, vocabulary: Vocabulary) -> list[Word]:
+    """Return all words that answers show, those that are not understood first."""
     names = {canonical(job.id): job.name or job.id for job in seen.jobs}
     found: dict[tuple[str, str], list[Any]] = {}
 
@@ -250,18 +253,15 @@ def _about_status(statuses: list[JobStatus], names: Mapping[str, str], running: 
 class Report:
     """What the check of an account has found.
 
+    :ivar understood: what the answers say by the vocabulary that would explain them.
     :ivar problems: what a task would not understand, and what to do about it; empty if all is understood.
     """
 
     account: Account
     evidence: Evidence
+    understood: Understood
     problems: list[str]
     words: list[Word]
-
-    @cached_property
-    def understood(self) -> Understood:
-        """What the answers say by the vocabulary that would explain them."""
-        return self.account.understand(self.evidence.vocabulary)
 
     @property
     def questions(self) -> list[Word]:
@@ -349,13 +349,14 @@ def report(account: Account) -> Report:
     evidence.add("job", [account.jobs.data])
     evidence.add("status", [account.statuses.data])
     evidence.add_logs(raw.data for raw in account.logs.values())
-    return Report(account, evidence, not_understood(account), words(account, evidence))
+    seen = account.understand(evidence.vocabulary)
+    return Report(account, evidence, seen, not_understood(account), words(seen, evidence.vocabulary))
 
 
-def one_to_ask_for(account: Account, evidence: Evidence) -> tuple[str, str] | None:
+def one_to_ask_for(report: Report) -> tuple[str, str] | None:
     """Return the job and trigger id of an execution by which it can be seen what the filtered log shows."""
-    logs = account.understand(evidence.vocabulary).logs
-    for job_id, executions in sorted(logs.items(), key=lambda item: account.logs[item[0]].size):
+    by_size = sorted(report.understood.logs.items(), key=lambda item: report.account.logs[item[0]].size)
+    for job_id, executions in by_size:
         for execution in executions[-1:] if len(executions) > 1 else []:
             id_ = execution.trigger_id
             if id_ and is_guid(id_) and canonical(id_) != BLANK_GUID:

@@ -37,8 +37,8 @@ from airflow_provider_timextender.terminal import (
 from airflow_provider_timextender.verdict import Run, Waiting
 from airflow_provider_timextender.worlds import Worker
 
-CHECK_FOR = 120
-"""So many seconds after its begin a check begins to read no other log."""
+CHECK_FOR, CHECK_UP_TO = 120, 64 * 2**20
+"""After so many seconds, or so many bytes of logs, a check begins to read no other one."""
 
 START_TIMEOUT, MAX_UNREACHABLE = 600, 900
 """The limits of a wait, in seconds, as the operator has them."""
@@ -155,15 +155,16 @@ def check(args: Namespace) -> int:
         jobs = account.choose(args.job or ())
         end = time.monotonic() + CHECK_FOR
         for job in track(jobs, "Reading logs"):
-            if time.monotonic() < end:
+            if time.monotonic() < end and account.size < CHECK_UP_TO:
                 account.read_log(job.id)
         report = checking.report(account)
-        if chosen := checking.one_to_ask_for(account, report.evidence):
+        if chosen := checking.one_to_ask_for(report):
             with suppress(TimeXtenderError):
                 account.read_filtered(*chosen)
     looked_at = len(account.logs) + len(account.unread)
     if looked_at < len(jobs):
-        say(f"In {CHECK_FOR} s the logs of {looked_at} of {len(jobs)} jobs were read; see --job.")
+        within = f"{CHECK_FOR} s and {CHECK_UP_TO // 2**20} MiB"
+        say(f"Within {within} the logs of {looked_at} of {len(jobs)} jobs were read; see --job.")
     if args.record:
         _record(report, Path(args.record), hook.settings.api_key, asked=not args.yes)
     if args.output in ("json", "yaml"):

@@ -601,13 +601,14 @@ def test_r47_check_is_status_2_if_it_could_not_look(
     assert ran.err.count("\n") == 1
 
 
-def test_check_reads_no_logs_for_longer_than_it_may(
-    two: Simulator, command: Command, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("limit", "read"), [("CHECK_FOR", 0), ("CHECK_UP_TO", 1)])
+def test_check_reads_logs_for_no_longer_and_no_more_than_it_may(
+    two: Simulator, command: Command, monkeypatch: pytest.MonkeyPatch, limit: str, read: int
 ) -> None:
-    monkeypatch.setattr(commands, "CHECK_FOR", 0)
+    monkeypatch.setattr(commands, limit, read)
     ran = command("check")
-    assert "the logs of 0 of 2 jobs were read" in ran.err
-    assert two.count("logs") == 0
+    assert f"the logs of {read} of 2 jobs were read" in ran.err
+    assert two.count("logs") == read
 
 
 def test_r34_check_records_what_may_be_shown(

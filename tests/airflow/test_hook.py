@@ -198,6 +198,7 @@ def test_r40_test_connection_is_red_if_a_task_would_not_understand(
         good, message = TimeXtenderHook().test_connection()
         assert not good
         assert re.search(says, message), message
+        assert "airflow timextender check" in message
         if dialect not in ({"trigger_id_on": "nowhere"}, {"nesting": "wrapped"}):
             monkeypatch.setenv("AIRFLOW_CONN_TIMEXTENDER_DEFAULT", simulator.connection_json())
             assert TimeXtenderHook().test_connection()[0], "explained in the connection, it is understood"

@@ -170,7 +170,7 @@ def test_one_execution_is_chosen_to_try_the_filter() -> None:
     with simulated(Dialect()) as simulator:
         give_a_past(simulator)
         report = look(simulator, {})
-        chosen = check.one_to_ask_for(report.account, report.evidence)
+        chosen = check.one_to_ask_for(report)
     assert chosen is not None
     assert chosen[1] in {execution.trigger_id for execution in simulator.world.executions}
 
@@ -181,7 +181,7 @@ def test_one_execution_is_chosen_to_try_the_filter() -> None:
 def recorded(simulator: Simulator) -> dict[str, Any]:
     """What ``check --record`` writes down, as it is read again from its file."""
     report = look(simulator, {})
-    if chosen := check.one_to_ask_for(report.account, report.evidence):
+    if chosen := check.one_to_ask_for(report):
         report.account.read_filtered(*chosen)
     made: dict[str, Any] = json.loads(json.dumps(record(report)))
     return made
