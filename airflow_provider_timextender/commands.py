@@ -10,6 +10,7 @@ from argparse import Namespace
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from airflow.providers.common.compat.sdk import conf
 
@@ -196,9 +197,14 @@ def _record(report: checking.Report, file: Path, api_key: str, *, asked: bool) -
 # --- the job, and what is said of it ---
 
 
+class _Hook(TimeXtenderHook):
+    # Airflow 3 shows what a hook logs on standard output, which is for the result.
+    log: Any = logging.getLogger(__name__)
+
+
 def _hook(args: Namespace) -> TimeXtenderHook:
     # Whoever sits at a terminal is told at once, and can ask again.
-    return TimeXtenderHook(args.conn_id, max_unreachable=0)
+    return _Hook(args.conn_id, max_unreachable=0)
 
 
 def _job(hook: TimeXtenderHook, typed: str) -> Job:

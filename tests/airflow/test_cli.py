@@ -166,6 +166,16 @@ def test_jobs_and_their_states_in_each_form(two: Simulator, command: Command) ->
     assert two.count("execute") == 0
 
 
+def test_r48_an_unknown_key_of_the_extra_is_told_beside_the_result(
+    two: Simulator, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields = {**two.connection(), "extra": {"vocablary": {}}}
+    monkeypatch.setenv("AIRFLOW_CONN_TIMEXTENDER_DEFAULT", json.dumps(fields))
+    ran = command("jobs", "--output", "json")
+    assert len(json.loads(ran.out)) == 2
+    assert "unknown key 'vocablary', which is ignored. Did you mean 'vocabulary'?" in ran.err
+
+
 def test_executions_come_newest_first_in_local_time_and_in_utc_for_programs(
     two: Simulator, command: Command, new_york: None
 ) -> None:
