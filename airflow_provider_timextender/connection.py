@@ -78,9 +78,7 @@ def settings(connection: ConnectionFields) -> Settings:
     try:
         extra = _object(connection.extra, "the extra")
         extra = {key: value for key, value in extra.items() if value not in (None, "")}
-        warnings += [
-            f"Airflow connection {connection.conn_id!r}: {_unknown(key)}" for key in extra if key not in EXTRA
-        ]
+        warnings += [_unknown(key) for key in extra if key not in EXTRA]
         return Settings(
             api_key=_api_key(connection.password),
             base_url=_base_url(connection, allow_http=to_bool(extra.get("allow_http", False), "allow_http")),
@@ -120,7 +118,7 @@ def _unknown(key: str) -> str:
     keys = {fold(known): known for known in EXTRA}
     near = get_close_matches(fold(key), keys, 1)
     known = f"Did you mean {keys[near[0]]!r}?" if near else f"It takes {', '.join(EXTRA)}."
-    return f"the extra has the unknown key {short(key)}, which is ignored. {known}"
+    return f"The extra has the unknown key {short(key)}, which is ignored. {known}"
 
 
 def _api_key(password: str | None) -> str:

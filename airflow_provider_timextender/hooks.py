@@ -97,7 +97,7 @@ class TimeXtenderHook(BaseHook):
         found = settings(connection)
         for warning in found.warnings:
             if warning not in self.warnings:
-                self.log.warning("%s", warning)
+                self.log.warning("Airflow connection %r: %s", self.timextender_conn_id, warning)
         self.warnings = found.warnings
         return found
 

@@ -141,7 +141,7 @@ class JobExecutionTrigger(BaseTrigger):
             world = Triggerer(poll, self.log, limits.end)
             await world.rest()
             for warning in () if looked else poll.warnings:  # which no worker has told this task
-                self.log.warning("%s", warning)
+                self.log.warning("Airflow connection %r: %s", given["timextender_conn_id"], warning)
             if job_id is None:
                 jobs = await repeat(
                     world,
