@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 ADVICE = (
-    "What to set is found out by 'airflow timextender check' (Airflow 3.2 and later) or "
-    "'python -m airflow_provider_timextender check', which start nothing."
+    "To find out what to set, run: airflow timextender check (before Airflow 3.2: python -m "
+    "airflow_provider_timextender check). It starts nothing."
 )
 
 LOGS_TO_TRY = 3
@@ -246,8 +247,9 @@ class TimeXtenderHook(BaseHook):
         except TimeXtenderError as error:
             return False, str(error)
         if problems := not_understood(account):
-            said = f"{quick.base_url} answers, but a task would not understand it: {' '.join(problems)}"
-            return False, f"{said} {ADVICE}"
+            # The button shows it for some seconds, in a narrow box; the command tells the rest.
+            briefly = "; ".join(re.split(r" \(|\. ", problem, maxsplit=1)[0] for problem in problems)
+            return False, f"Connected, but a task would not understand the answers. {ADVICE} {briefly}."
         seen = account.understand(quick.vocabulary)
         count = f"{len(seen.jobs)} job{'' if len(seen.jobs) == 1 else 's'} found."
         unseen = "" if seen.executions else " No execution was found, so how one ends is not known yet."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import time
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -172,18 +171,24 @@ def test_r40_test_connection_changes_nothing_and_looks_at_an_execution(simulator
 @pytest.mark.parametrize(
     ("dialect", "says"),
     [
-        ({"renamed": {"Name": "Caption"}}, "no value for job.name. Found the members .*'Caption'"),
-        ({"statuses": {"idle": "Ready", "pending": "P", "running": "R"}}, "status.state is 'Ready'"),
-        ({"states": {"succeeded": "Completed", "failed": "F", "running": "R"}}, '"states": .*"Completed"'),
-        ({"renamed": {"EndTime": "Stop"}}, "no value for execution.end. Found the members .*'Stop'"),
-        ({"renamed": {"Logs": "Zeilen"}}, 'Zeilen.* set .*"execution.logs": "..."'),
+        ({"renamed": {"Name": "Caption"}}, "no value for job.name."),
+        (
+            {"statuses": {"idle": "Ready", "pending": "P", "running": "R"}},
+            "status.state is 'Ready', a word in",
+        ),
+        (
+            {"states": {"succeeded": "Completed", "failed": "F", "running": "R"}},
+            "state is 'Completed', a word",
+        ),
+        ({"renamed": {"EndTime": "Stop"}}, "no value for execution.end."),
+        ({"renamed": {"Logs": "Zeilen"}}, "no value for execution.logs."),
         (
             {"severities": {"info": "I", "warning": "W", "error": "E"}},
-            "log.severity is 'I', a word in no table",
+            "log.severity is 'I', a word in no table.",
         ),
-        ({"renamed": {"Severity": "Kind"}}, "no value for log.severity. Found the members .*'Kind'"),
-        ({"trigger_id_on": "nowhere"}, "no value for execution.trigger_id"),
-        ({"nesting": "wrapped"}, "expected a JSON array, found an object"),
+        ({"renamed": {"Severity": "Kind"}}, "no value for log.severity."),
+        ({"trigger_id_on": "nowhere"}, "no value for execution.trigger_id."),
+        ({"nesting": "wrapped"}, "expected a JSON array, found an object with the members"),
     ],
     ids=lambda value: "" if isinstance(value, str) else str(*value),
 )
@@ -197,9 +202,10 @@ def test_r40_test_connection_is_red_if_a_task_would_not_understand(
         )
         good, message = TimeXtenderHook().test_connection()
         assert not good
-        assert re.search(says, message), message
+        assert says in message
         assert "airflow timextender check" in message
-        if dialect not in ({"trigger_id_on": "nowhere"}, {"nesting": "wrapped"}):
+        assert len(message) < 600, "a toast is small"
+        if dialect != {"trigger_id_on": "nowhere"}:
             monkeypatch.setenv("AIRFLOW_CONN_TIMEXTENDER_DEFAULT", simulator.connection_json())
             assert TimeXtenderHook().test_connection()[0], "explained in the connection, it is understood"
 
