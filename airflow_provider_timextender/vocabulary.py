@@ -32,7 +32,6 @@ class Names:
         return self.documented + self.assumed
 
 
-# [vocabulary: begin]
 # Spellings are compared without regard to case, "_", "-" and spaces.
 
 FIELDS: Mapping[str, Names] = {
@@ -102,7 +101,6 @@ SEVERITIES: Mapping[str, Names] = {
     "error": Names(assumed=("error", "err")),
     "critical": Names(assumed=("critical", "fatal")),
 }
-# [vocabulary: end]
 
 _SECTIONS: Mapping[str, Mapping[str, Names]] = {
     "fields": FIELDS,

@@ -1,7 +1,6 @@
 """Sphinx configuration."""
 
-import sys
-from pathlib import Path
+import re
 
 from airflow_provider_timextender import __version__
 
@@ -10,10 +9,8 @@ author = "The airflow-provider-timextender authors"
 copyright = author
 release = version = __version__
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-extensions = ["myst_parser", "sphinx.ext.autodoc", "pictures"]
-exclude_patterns = ["_build", "_generated"]
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
+exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = "TimeXtender provider for Apache Airflow"
 
@@ -23,3 +20,14 @@ myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_default_options = {"members": True, "show-inheritance": True}
+
+
+def setup(app):
+    app.connect("source-read", with_navigation)
+
+
+def with_navigation(app, page, source):
+    # The navigation is made of the links of the index, which GitHub shows as they are.
+    if page == "index":
+        pages = "\n".join(re.findall(r"\]\(([\w-]+)\.md\)", source[0]))
+        source[0] += f"\n```{{toctree}}\n:hidden:\n\n{pages}\n```\n"

@@ -1,7 +1,7 @@
-"""What the documentation shows of the code is drawn from the code, at each build.
+"""What `architecture.md` shows of the code, drawn from the code.
 
-As a Sphinx extension it writes what `architecture.md` includes: the rooms of the package and the arrows
-between them, the reason of each room, and the moves of a submission.
+The rooms of the package and the arrows between them, the reason of each room, and the moves of a submission;
+`snippets.py` writes them into the page.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from airflow_provider_timextender.submission import MOVES
 
@@ -124,7 +123,7 @@ LETTER = 7.9
 
 
 def picture() -> str:
-    """Return the rooms as SVG, with the colours of the page around it."""
+    """Return the rooms as SVG."""
     all_arrows = arrows()
     shown, rows = not_implied(all_arrows), _rows(all_arrows)
     across = _across(rows, shown)
@@ -277,20 +276,20 @@ def _box(room: str, x: float, y: float) -> str:
 
 
 _SVG = """\
-<svg class="rooms" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height:.0f}" role="img"
+<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height:.0f}" role="img"
  aria-label="The files of the package by layer, with an arrow from each to those that it imports">
 <style>
-svg.rooms {{ width: 100%; height: auto; }}
-svg.rooms .band {{ fill: var(--color-background-secondary, #f8f9fb); }}
-svg.rooms rect.room {{ fill: var(--color-background-primary, #fff); }}
-svg.rooms rect.room {{ stroke: var(--color-foreground-muted, #6b6f76); }}
-svg.rooms text {{ fill: var(--color-foreground-primary, #000); font-size: 13px; }}
-svg.rooms text.room {{ font-family: var(--font-stack--monospace, monospace); text-anchor: middle; }}
-svg.rooms text.layer {{ fill: var(--color-foreground-secondary, #5a5c63); font-style: italic; }}
-svg.rooms .arrow {{ fill: none; stroke: var(--color-brand-primary, #0a4bff); stroke-width: 1.3; }}
-svg.rooms .late {{ stroke-dasharray: 5 4; }}
-svg.rooms marker path {{ fill: var(--color-brand-primary, #0a4bff); }}
+.page {{ fill: #fff; }}
+.band {{ fill: #f3f5f8; }}
+rect.room {{ fill: #fff; stroke: #6b6f76; }}
+text {{ fill: #000; font-size: 13px; font-family: sans-serif; }}
+text.room {{ font-family: monospace; text-anchor: middle; }}
+text.layer {{ fill: #5a5c63; font-style: italic; }}
+.arrow {{ fill: none; stroke: #0a4bff; stroke-width: 1.3; }}
+.late {{ stroke-dasharray: 5 4; }}
+marker path {{ fill: #0a4bff; }}
 </style>
+<rect class="page" width="{width}" height="{height:.0f}"/>
 <defs><marker id="head" markerWidth="8" markerHeight="8" refX="7" refY="4" orient="auto">
 <path d="M0,0.5 L8,4 L0,7.5 z"/></marker></defs>
 {drawn}
@@ -318,22 +317,3 @@ def stages() -> str:
 
 def _stage(stage: str | None) -> str:
     return f"`{stage}`" if stage else "nothing kept"
-
-
-# --- at a build ---
-
-
-def write(app: Any) -> None:
-    """Write what is included, where it has changed."""
-    folder = Path(app.srcdir) / "_generated"
-    folder.mkdir(exist_ok=True)
-    for name, text in (("rooms.svg", picture()), ("rooms.md", rooms()), ("stages.md", stages())):
-        file = folder / name
-        if not file.is_file() or file.read_text() != text:
-            file.write_text(text)
-
-
-def setup(app: Any) -> dict[str, bool]:
-    """Let Sphinx call it."""
-    app.connect("builder-inited", write)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}

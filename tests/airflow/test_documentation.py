@@ -103,6 +103,7 @@ def test_the_load_in_a_dialect_of_ones_own(monkeypatch, context):
 # [dialect: end]
 
 
+# [one job: begin]
 def one_job(job_id: str) -> Call[model.Job]:
     """One job."""
 
@@ -112,10 +113,16 @@ def one_job(job_id: str) -> Call[model.Job]:
     return Call("GET", _path(job_id), "job", parse)
 
 
+# [one job: end]
+
+
 class HookWithOneMore(TimeXtenderHook):
+    # [hook method: begin]
     def get_one_job(self, job_id: str) -> model.Job:
         """Return one job, with one request."""
         return self._read(one_job(job_id))
+
+    # [hook method: end]
 
 
 class SimulatorWithOneMore(Simulator):

@@ -1,0 +1,66 @@
+"""Write into the pages what they show of the code, so that GitHub shows it, too: ``make pages``.
+
+What stands between ``<!-- begin: SOURCE -->`` and ``<!-- end -->`` comes from a source: a file, a piece of
+one (``FILE: PIECE``, between ``# [PIECE: begin]`` and ``# [PIECE: end]`` in it), or one of :data:`TABLES`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from textwrap import dedent
+
+from airflow_provider_timextender.vocabulary import FIELDS, SEVERITIES, STATES, STATUSES, Names
+from docs import pictures
+
+ROOT = Path(__file__).parents[1]
+PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md")))
+
+_PART = re.compile(r"(<!-- begin: (.+?) -->\n).*?(?=<!-- end -->)", re.DOTALL)
+
+
+def spelled(entries: Mapping[str, Names]) -> str:
+    """Return a part of the vocabulary as a table in Markdown."""
+    lines = ["| entry | documented | assumed |", "|---|---|---|"]
+    for entry, names in entries.items():
+        documented, assumed = (
+            ", ".join(f"`{n}`" for n in spellings) for spellings in (names.documented, names.assumed)
+        )
+        lines.append(f"| `{entry}` | {documented} | {assumed} |")
+    return "\n".join(lines) + "\n"
+
+
+TABLES: Mapping[str, Callable[[], str]] = {
+    "rooms": pictures.rooms,
+    "stages": pictures.stages,
+    "fields": lambda: spelled(FIELDS),
+    "statuses": lambda: spelled(STATUSES),
+    "states": lambda: spelled(STATES),
+    "severities": lambda: spelled(SEVERITIES),
+}
+
+
+def shown(source: str) -> str:
+    """Return what a source stands for, in Markdown."""
+    if source in TABLES:
+        return f"\n{TABLES[source]()}\n"
+    file, _, piece = source.partition(": ")
+    code = (ROOT / file).read_text()
+    if piece:
+        code = dedent(code.split(f"# [{piece}: begin]\n")[1].split(f"# [{piece}: end]")[0])
+    # What a reader needs of an example begins with its imports.
+    code = code.rpartition("from __future__ import annotations\n")[2]
+    return f"```python\n{code.strip()}\n```\n"
+
+
+def wanted() -> Iterator[tuple[Path, str]]:
+    """Yield each file that shows something of the code, and what it should be."""
+    yield ROOT / "docs/rooms.svg", pictures.picture()
+    for page in PAGES:
+        yield page, _PART.sub(lambda part: part[1] + shown(part[2]), page.read_text())
+
+
+if __name__ == "__main__":
+    for file, text in wanted():
+        file.write_text(text)
