@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_timextender import connection
+from airflow_provider_timextender import connection, errors
 from airflow_provider_timextender.simulator import Dialect
 from airflow_provider_timextender.simulator.faults import KINDS
+from airflow_provider_timextender.simulator.server import ROUTES
 from docs import snippets
 from docs.snippets import PAGES
 
@@ -86,6 +87,46 @@ def test_make_targets_and_options_that_are_shown_exist() -> None:
     for page in PAGES:
         for line in re.findall(r"^make ([\w-]+)", page.read_text(), re.MULTILINE):
             assert re.search(rf"^{line}:", makefile, re.MULTILINE), (page, line)
+
+
+def rows(page: str, begin: str) -> list[list[str]]:
+    """Return the cells of each row of a page's tables that begins so."""
+    lines = (ROOT / "docs" / page).read_text().splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith(begin)]
+
+
+def test_r31_each_error_has_one_row_that_says_what_to_do() -> None:
+    kinds = {
+        name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, Exception)
+    }
+    named = [row[0].strip("`") for row in rows("troubleshooting.md", "| `") if len(row) == 3]
+    assert sorted(set(named) & kinds) == sorted(kinds)
+    assert [name for name in named if name in kinds and named.count(name) > 1] == []
+
+
+def test_r46_what_the_api_cannot_do_stands_in_one_list_with_what_to_do_instead() -> None:
+    page = (ROOT / "docs/limits.md").read_text()
+    assert f"has {['five', 'six', 'seven'][len(ROUTES) - 5]} endpoints" in page
+    table = [row for row in rows("limits.md", "| ") if row[0] != "people look for"]
+    assert all(len(row) == 3 and all(row) for row in table)
+    looked_for = " ".join(row[0] for row in table)
+    for what in ("Cancel", "Repair", "data sources", "Paging", "Date filters", "Events"):
+        assert f"**{what}**" in looked_for, what
+    for other in (page for page in PAGES if page.name != "limits.md"):
+        for line in other.read_text().split(". "):
+            if re.search(r"API\W+(cannot (?!be)|has no )", line):
+                assert "limits.md" in line, (other.name, line)
+
+
+def test_what_the_pages_import_is_in_the_reference() -> None:
+    reference = (ROOT / "docs/reference.md").read_text()
+    for page in PAGES:
+        for module, names in re.findall(
+            r"^from airflow_provider_timextender\.(\w+) import ([\w, ]+)$", page.read_text(), re.MULTILINE
+        ):
+            assert f"airflow_provider_timextender.{module}" in reference, (page.name, module)
+            for name in names.split(", "):
+                assert re.search(rf":: {name}$", reference, re.MULTILINE), (page.name, name)
 
 
 def _numbers(text: str) -> set[str]:
