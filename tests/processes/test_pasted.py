@@ -198,7 +198,7 @@ def test_r50_each_other_piece_of_python_runs_as_it_is_pasted(built: Path, projec
     )
     project.write("test_each.py", RUN_EACH)
     project.write("airflow/config/airflow_local_settings.py", QUICKER)
-    output = project.run("pytest", "-q")
+    output = project.run("pytest")
     assert f" {pieces} passed" in output
     assert pieces > 6
 
