@@ -26,7 +26,7 @@ comma := ,
 # With an empty value, constraints keeps the pins that there are and adds those that are missing
 UPGRADE ?= --upgrade
 
-.PHONY: help demo quick test test-oldest test-live lint types contract pages docs build check clean constraints
+.PHONY: help demo quick test test-oldest test-live lint types pages docs build check clean constraints
 .PHONY: bench-waiting bench-waiting-oldest bench-watching bench-logs chaos dialects explore mutations
 
 help: ## Show the targets
@@ -89,10 +89,7 @@ lint: $(INSTALLED) ## Check style, format and spelling
 types: $(INSTALLED) ## Check types
 	$(BIN)/mypy
 
-contract: $(INSTALLED) ## Write docs/openapi.yaml, the API as the package understands it
-	$(BIN)/python -m docs.contract
-
-pages: $(INSTALLED) ## Write into the pages what they show of the code
+pages: $(INSTALLED) ## Write what the pages show of the code, and docs/openapi.yaml
 	$(BIN)/python -m docs.snippets
 
 docs: $(INSTALLED) ## Build the documentation; warnings are errors

@@ -1,4 +1,4 @@
-"""Write `openapi.yaml`, the API as the package understands it: ``make contract``.
+"""Write `openapi.yaml`, the API as the package understands it: ``make pages``.
 
 The calls come from `jobs_api.py`, the members and words from the tables of `vocabulary.py`. Schemas show the
 first spelling of each member, so that they describe answers that use it.
@@ -192,8 +192,4 @@ def calls() -> str:
 def text() -> str:
     """Return the document as YAML."""
     whole = yaml.safe_dump(document(), sort_keys=False, width=110, allow_unicode=True)
-    return f"# Made from the package by docs/contract.py: make contract\n{whole}"
-
-
-if __name__ == "__main__":
-    FILE.write_text(text())
+    return f"# Made from the package by docs/contract.py: make pages\n{whole}"

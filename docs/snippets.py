@@ -1,4 +1,4 @@
-"""Write into the pages what they show of the code, so that GitHub shows it, too: ``make pages``.
+"""Write what the pages show of the code, so that GitHub shows it, too: ``make pages``.
 
 What stands between ``<!-- begin: SOURCE -->`` and ``<!-- end -->`` comes from a source: a file, a piece of
 one (``FILE: PIECE``, between ``# [PIECE: begin]`` and ``# [PIECE: end]`` in it), or one of :data:`TABLES`.
@@ -12,7 +12,7 @@ from pathlib import Path
 from textwrap import dedent
 
 from airflow_provider_timextender.vocabulary import FIELDS, SEVERITIES, STATES, STATUSES, Names
-from docs import pictures
+from docs import contract, pictures
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md")))
@@ -34,6 +34,7 @@ def spelled(entries: Mapping[str, Names]) -> str:
 TABLES: Mapping[str, Callable[[], str]] = {
     "rooms": pictures.rooms,
     "stages": pictures.stages,
+    "calls": contract.calls,
     "fields": lambda: spelled(FIELDS),
     "statuses": lambda: spelled(STATUSES),
     "states": lambda: spelled(STATES),
@@ -55,8 +56,9 @@ def shown(source: str) -> str:
 
 
 def wanted() -> Iterator[tuple[Path, str]]:
-    """Yield each file that shows something of the code, and what it should be."""
+    """Yield each file that is made of the code or shows some of it, and what it should be."""
     yield ROOT / "docs/rooms.svg", pictures.picture()
+    yield contract.FILE, contract.text()
     for page in PAGES:
         yield page, _PART.sub(lambda part: part[1] + shown(part[2]), page.read_text())
 

