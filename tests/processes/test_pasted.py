@@ -33,6 +33,14 @@ SHOWN = [page for page in PAGES if page.name not in FOR_CONTRIBUTORS]
 SERVES = "python -m airflow_provider_timextender.simulator"
 """The one command that goes on until Ctrl-C."""
 
+FIRST_TEST = "export AIRFLOW_HOME="
+"""Begins the commands of the page about testing, which have a test of their own."""
+
+LIST_JOBS = """
+from airflow_provider_timextender.hooks import TimeXtenderHook
+print([job.name for job in TimeXtenderHook().get_jobs()])
+"""
+
 BY_HAND = "# by hand: do not copy"
 """Begins what a page shows to advise against it; it needs another provider."""
 
@@ -94,13 +102,19 @@ class Project:
     path: Path
     env: dict[str, str]
 
-    def run(self, *command: str, expect: int = 0) -> str:
+    def run(self, *command: str, answers: str = "") -> str:
         done = subprocess.run(
-            command, cwd=self.path, env=self.env, capture_output=True, text=True, check=False
+            command,
+            cwd=self.path,
+            env=self.env,
+            input=answers,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
         )
-        output = done.stdout + done.stderr
-        assert done.returncode == expect, f"{command} ended with {done.returncode}:\n{output[-8000:]}"
-        return output
+        assert done.returncode == 0, f"{command} ended with {done.returncode}:\n{done.stdout[-8000:]}"
+        return done.stdout
 
     def write(self, file: str, text: str) -> None:
         (self.path / file).parent.mkdir(parents=True, exist_ok=True)
@@ -179,8 +193,8 @@ def test_r50_the_examples_of_the_page_about_testing_run_in_an_empty_project(
         name = NAMED.match(code)
         assert name, f"no name of a file stands before:\n{code}"
         project.write(name[1], code)
-    commands = [text for text in snippets(page, built, "bash") if not text.startswith(("pip ", SERVES))]
-    output = project.run("bash", "-euc", "".join(commands))
+    (commands,) = (text for text in snippets(page, built, "bash") if text.startswith(FIRST_TEST))
+    output = project.run("bash", "-euc", commands)
     tests = sum(file.read_text().count("\ndef test_") for file in tmp_path.glob("test_*.py"))
     assert f" {tests} passed" in output, output
 
@@ -204,29 +218,31 @@ def test_r50_each_other_piece_of_python_runs_as_it_is_pasted(built: Path, projec
 
 
 @pytest.mark.parametrize("page", SHOWN, ids=lambda page: page.name)
-def test_r50_the_commands_of_a_page_run(
-    built: Path, project: Project, page: Path, simulator: Simulator
-) -> None:
-    """Those for a clone are run by other tests, and what is installed is the wheel of this one."""
+def test_r50_the_commands_of_a_page_run(built: Path, project: Project, page: Path) -> None:
+    """On a terminal, where yes is the answer to each question.
+
+    Those for a clone are run by other tests, and what is installed is the wheel of this one.
+    """
     commands = [
-        text
-        for text in snippets(page, built, "bash")
-        if page.name != "testing.md" and not text.startswith(("pip install ", "make ", "git clone "))
+        command
+        for command in snippets(page, built, "bash")
+        if not command.startswith(("pip install ", "make ", "git clone ", FIRST_TEST))
     ]
-    env = {**project.env, "AIRFLOW_CONN_TIMEXTENDER_DEFAULT": simulator.connection_json()}
-    if commands:
-        Project(project.path, env).run("bash", "-euc", "".join(commands))
+    project.write("list_jobs.py", LIST_JOBS)
+    with Simulator() as simulator:
+        for job in simulator.world.jobs.values():
+            simulator.past(job.name, "failed", ago=7200)
+            simulator.past(job.name, ago=3600)
+        env = {**project.env, "AIRFLOW_CONN_TIMEXTENDER_DEFAULT": simulator.connection_json()}
+        project.write("commands.sh", "".join(c for c in commands if not c.startswith(SERVES)))
+        terminal = ("script", "--quiet", "--return", "--command", "bash -eu commands.sh", "/dev/null")
+        Project(project.path, env).run(*terminal, answers="y\n" * 9)
+    for command in commands:
+        if command.startswith(SERVES):
+            serves_what_it_prints(project, command)
 
 
-def test_r50_the_simulators_command_serves_the_connection_that_it_prints(
-    built: Path, project: Project
-) -> None:
-    (command,) = (c for c in snippets(ROOT / "docs/testing.md", built, "bash") if c.startswith(SERVES))
-    project.write(
-        "list_jobs.py",
-        "from airflow_provider_timextender.hooks import TimeXtenderHook\n"
-        "print([job.name for job in TimeXtenderHook().get_jobs()])\n",
-    )
+def serves_what_it_prints(project: Project, command: str) -> None:
     with subprocess.Popen(
         ["bash", "-c", f"exec {command}"],
         cwd=project.path,
@@ -236,9 +252,9 @@ def test_r50_the_simulators_command_serves_the_connection_that_it_prints(
     ) as serving:
         assert serving.stdout is not None
         try:
-            lines = [serving.stdout.readline(), serving.stdout.readline()]
-            output = project.run("bash", "-euc", f"{lines[1]}\npython list_jobs.py")
+            exported = next(line for line in serving.stdout if line.startswith("export "))
+            listed = project.run("bash", "-euc", f"{exported}\npython list_jobs.py")
         finally:
             serving.send_signal(signal.SIGINT)
-    assert "Load sales" in output
+    assert "Load " in listed
     assert serving.returncode == 0
