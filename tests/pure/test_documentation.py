@@ -95,13 +95,18 @@ def rows(page: str, begin: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith(begin)]
 
 
-def test_r31_each_error_has_one_row_that_says_what_to_do() -> None:
+def test_r31_each_error_has_one_row_that_says_what_to_do_and_quotes_what_is_said() -> None:
     kinds = {
         name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, Exception)
     }
-    named = [row[0].strip("`") for row in rows("troubleshooting.md", "| `") if len(row) == 3]
+    table = [row for row in rows("troubleshooting.md", "| `") if len(row) == 4]
+    named = [row[0].strip("`") for row in table]
     assert sorted(set(named) & kinds) == sorted(kinds)
     assert [name for name in named if name in kinds and named.count(name) > 1] == []
+    code = "".join(file.read_text() for file in (ROOT / "airflow_provider_timextender").rglob("*.py"))
+    code = re.sub(r'"\s*\n\s*f?"', "", code)  # a message that takes several lines
+    for name, says, *_ in table:
+        assert [said for said in re.findall(r"`(.+?)`", says) if said not in code] == [], name
 
 
 def test_r46_what_the_api_cannot_do_stands_in_one_list_with_what_to_do_instead() -> None:
