@@ -89,6 +89,12 @@ def test_make_targets_and_options_that_are_shown_exist() -> None:
             assert re.search(rf"^{line}:", makefile, re.MULTILINE), (page, line)
 
 
+def test_the_readme_leads_to_each_page_that_github_shows() -> None:
+    linked = set(re.findall(r"\]\((docs/[\w-]+\.md)", (ROOT / "README.md").read_text()))
+    pages = {f"docs/{page.name}" for page in PAGES if page.parent != ROOT}
+    assert pages - linked == {"docs/index.md", "docs/reference.md"}
+
+
 def rows(page: str, begin: str) -> list[list[str]]:
     """Return the cells of each row of a page's tables that begins so."""
     lines = (ROOT / "docs" / page).read_text().splitlines()
