@@ -58,6 +58,8 @@ class DefersMixin(BaseOperator):
             trigger=JobExecutionTrigger(
                 timextender_conn_id=self.timextender_conn_id,
                 job_id=run.job_id,
+                job_name=run.job_name,
+                known_job=True,
                 trigger_id=run.trigger_id,
                 completed_after=run.completed_after.isoformat() if run.completed_after else None,
                 asked_at=run.asked_at.isoformat(),
@@ -86,6 +88,7 @@ class DefersMixin(BaseOperator):
             timed_out = "timeout" in str(told.get("error")).lower()
             event = {
                 "job_id": self._pushed(context, "job_id"),
+                "job_name": self._pushed(context, "job_name"),
                 "trigger_id": self._pushed(context, "trigger_id", unknown="not known"),
                 "error": "WaitTimeout" if timed_out else "TriggerLost",
                 "message": f"Airflow ended the wait: {told.get('error')}.",

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from airflow.providers.common.compat.sdk import BaseOperator
 from airflow.triggers.base import BaseTrigger, StartTriggerArgs
 
+from airflow_provider_timextender.inputs import NOT_GIVEN
 from airflow_provider_timextender.worlds import backstop
 
 log = logging.getLogger(__name__)
@@ -67,6 +68,7 @@ def end_with(
         task.outlets  # their events are sent by a worker
         or task._post_execute_hook is not None
         or getattr(task, "multiple_outputs", False)  # a worker pushes each part of the result, too
+        or "job_name" in (task.map_index_template or "")  # a worker renders it, when the name is known
         or not type(task).__module__.startswith(__package__)  # a subclass may do more at the end
     )
     if not possible or left_to_do or worker_has_to_tell():
@@ -152,7 +154,10 @@ def _can_start_in_triggerer(sensor: Any) -> bool:
         or sensor.params  # Airflow 3.3.2 lets the whole triggerer fail if one of them is invalid
         or not type(sensor).__module__.startswith(__package__)
     )
-    missing = sensor.trigger_id is None or sensor.completed_after is None  # a worker says so
+    job_is_missing = all(one is None or one is NOT_GIVEN for one in (sensor.job_id, sensor.job_name))
+    missing = (
+        job_is_missing or sensor.trigger_id is None or sensor.completed_after is None
+    )  # a worker says so
     return hasattr(BaseTrigger, "render_template_fields") and not worker_is_needed and not missing
 
 

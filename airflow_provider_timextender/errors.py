@@ -6,11 +6,24 @@ be found out, or not be asked for.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import ClassVar, Self
+
+from airflow_provider_timextender.naming import Named, said
 
 
 class TimeXtenderError(Exception):
-    """Base of everything that this package raises about TimeXtender."""
+    """Base of everything that this package raises about TimeXtender.
+
+    :ivar job_id: the job that it is about; ``None`` if it is about none, or not known about which.
+    :ivar job_name: likewise. :ivar trigger_id: the execution that it is about, if it is about one.
+    """
+
+    job_id: str | None = None
+    job_name: str | None = None
+    trigger_id: str | None = None
 
     transient: ClassVar[bool] = False
     """The same read may well succeed a moment later."""
@@ -31,6 +44,35 @@ class TimeXtenderError(Exception):
     def may_pass(self) -> bool:
         """Whether a wait bears it for a while, once a look has succeeded."""
         return self.transient or self.mendable or self.of_poll
+
+    @property
+    def reason(self) -> str:
+        """What it says, without the job that it is about."""
+        return super().__str__()
+
+    def __str__(self) -> str:
+        """Return the name of the job, the reason, and the ids."""
+        return said(self.reason, self)
+
+    def about(self, of: Named) -> Self:
+        """Tell which job it is about, and which execution, as far as that is not known already."""
+        self.job_id = self.job_id or of.job_id
+        self.job_name = self.job_name or of.job_name
+        self.trigger_id = self.trigger_id or of.trigger_id
+        return self
+
+
+@contextmanager
+def about(of: Callable[[], Named]) -> Iterator[None]:
+    """Let each error tell which job it is about.
+
+    :param of: asked when there is one.
+    """
+    try:
+        yield
+    except TimeXtenderError as error:
+        error.about(of())
+        raise
 
 
 class InvalidInput(TimeXtenderError, ValueError):
@@ -146,7 +188,28 @@ class ExecutionTimeout(WaitTimeout):
 
 
 class JobError(TimeXtenderError):
-    """What became of a job, as TimeXtender tells it: the opposite of "could not look"."""
+    """What became of a job, as TimeXtender tells it: the opposite of "could not look".
+
+    What a callback may want to know of it stands in attributes, wherever the wait was.
+
+    :ivar message: TimeXtender's own, or why the job counts as never started; its first 500 characters, about.
+    :ivar error_lines: the last error lines of the execution's log, of 1,400 characters together, about.
+    :ivar start: when the execution began, in UTC; ``None`` if unknown. :ivar end: likewise.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        error_lines: Sequence[str] = (),
+        start: datetime | None = None,
+        end: datetime | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.error_lines = tuple(error_lines)
+        self.start = start
+        self.end = end
 
 
 class JobNeverStarted(JobError):
@@ -156,12 +219,20 @@ class JobNeverStarted(JobError):
 class JobFailed(JobError):
     """TimeXtender says that the execution failed."""
 
+    def __str__(self) -> str:
+        """Return the name of the job, TimeXtender's message, the last error lines, and the ids."""
+        lines = "".join(f"\n  {line}" for line in self.error_lines)
+        return said(f"failed: {self.reason}{f'{LAST_LINES}{lines}' if lines else ''}", self, joint=" ")
 
-def named(name: str, message: str) -> TimeXtenderError:
-    """Return the error of that class name: what a trigger could only tell in words."""
+
+LAST_LINES = "\nIts last error lines:"
+
+
+def named(name: str) -> type[TimeXtenderError] | None:
+    """Return the error class of that name, ``None`` if there is none."""
     kinds = [TimeXtenderError]
     for kind in kinds:
         kinds.extend(kind.__subclasses__())
         if kind.__name__ == name:
-            return kind(message)
-    return TimeXtenderError(f"{name}: {message}")
+            return kind
+    return None

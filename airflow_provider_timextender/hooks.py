@@ -21,10 +21,11 @@ from airflow_provider_timextender.errors import (
     TimeXtenderError,
     Unreachable,
 )
-from airflow_provider_timextender.inputs import to_job
+from airflow_provider_timextender.inputs import to_job, unless_none
 from airflow_provider_timextender.jobs_api import Call
-from airflow_provider_timextender.life import read, run_through, submit
+from airflow_provider_timextender.life import identify, read, run_through, submit
 from airflow_provider_timextender.logs import warn_of_problems
+from airflow_provider_timextender.naming import Of, said
 from airflow_provider_timextender.provider_info import get_provider_info
 from airflow_provider_timextender.worlds import Worker
 
@@ -157,26 +158,22 @@ class TimeXtenderHook(BaseHook):
         return self._read(jobs_api.list_jobs())
 
     def get_job(self, job_id: str | None = None, job_name: str | None = None) -> model.Job:
-        """Return one job, by id or by exact name.
+        """Return one job, by id, by exact name, or by both.
 
-        :raises InvalidInput: unless exactly one of the two is given, and exactly one job matches.
+        :raises InvalidInput: unless exactly one job matches what is given.
         """
-        job_id, job_name = to_job(job_id, job_name)
+        given = to_job(unless_none(job_id), unless_none(job_name))
         jobs = self.get_jobs()
-        if job_id is None:
-            return model.find_job(jobs, str(job_name))
-        for job in jobs:
-            if model.canonical(job.id) == model.canonical(job_id):
-                return job
-        raise InvalidInput(f"The organisation has no job with the id {job_id}.")
+        if given.job_name is None:
+            return model.job_with(jobs, str(given.job_id))
+        return model.find_job(jobs, given.job_name, given.job_id)
 
-    def resolve_job_id(self, job_id: str | None, job_name: str | None) -> str:
-        """Return the id of a job given by id or name; an id costs no request.
+    def resolve_job(self, given: Of) -> model.Job:
+        """Return a job as a task is given it; the name of one given by id is ``None`` if it cannot be had.
 
-        :raises InvalidInput: as :meth:`get_job`, except that an id is not looked up.
+        :raises InvalidInput: as :meth:`get_job`, except that an id alone need not be known.
         """
-        job_id, job_name = to_job(job_id, job_name)
-        return job_id or self.get_job(job_name=job_name).id
+        return run_through(identify(Worker(self, self.log), given, patience=self.max_unreachable))
 
     def execute_job(self, job_id: str) -> model.Submission:
         """Queue a job, at most once: the request is repeated only while nothing of it can have arrived.
@@ -213,10 +210,10 @@ class TimeXtenderHook(BaseHook):
         executions = self.get_job_logs(job_id, trigger_id)
         if trigger_id is not None and not executions:
             raise ExecutionNotFound(
-                f"The log of job {job_id} shows no execution under trigger id {trigger_id}, neither when it "
-                "is asked for that one nor as a whole. If another member holds the trigger id, override "
+                "its log shows no execution under the trigger id, neither when it is asked for that one nor "
+                "as a whole. If another member holds the trigger id, override "
                 "vocabulary.fields.execution.trigger_id or .log.trigger_id in the extra of the connection."
-            )
+            ).about(Of(job_id, trigger_id=trigger_id))
         warn_of_problems(executions, self.log)
         for execution in executions:
             yield from execution.logs
@@ -268,5 +265,5 @@ def no_vain_retry(unless: Callable[[], bool] = lambda: False) -> Iterator[None]:
     except TimeXtenderError as error:
         if error.retry_helps or unless():
             raise
-        message = f"{type(error).__name__}: {error}"
+        message = said(f"{type(error).__name__}: {error.reason}", error)
     raise AirflowFailException(message)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from airflow_provider_timextender.errors import InvalidInput
 from airflow_provider_timextender.model import guid, parse_time
+from airflow_provider_timextender.naming import Of
 from airflow_provider_timextender.verdict import Run
 
 T = TypeVar("T")
@@ -37,9 +38,18 @@ def given(value: T | NotGiven, what: str) -> T | None:
     """
     if isinstance(value, NotGiven):
         return None
-    if value is None or not str(value).strip():
+    if not _is_there(value):
         raise InvalidInput(f"{what} was given, but is {value!r} at run time.")
     return value
+
+
+def unless_none(value: T | None) -> T | NotGiven:
+    """Return a value of which ``None`` says that it was not given."""
+    return NOT_GIVEN if value is None else value
+
+
+def _is_there(value: Any) -> bool:
+    return value is not None and value is not NOT_GIVEN and bool(str(value).strip())
 
 
 def to_bool(value: Any, what: str) -> bool:
@@ -87,14 +97,20 @@ def to_time(value: datetime | str | None, what: str) -> datetime | None:
     return time
 
 
-def to_job(job_id: str | None, job_name: str | None) -> tuple[str | None, str | None]:
-    """Return the checked id of a job, or its name; the other is ``None``.
+def to_job(job_id: str | NotGiven | None, job_name: str | NotGiven | None) -> Of:
+    """Return what tells a job: its checked id, its name, or both.
 
-    :raises InvalidInput: unless exactly one is given, or if the id is none.
+    What is ``None`` or blank beside the other one counts as not given: a job can be told by either.
+
+    :raises InvalidInput: if neither is there, or if the id is none.
     """
-    if (job_id is None) == (job_name is None):
-        raise InvalidInput("Give either a job id or a job name, and not both.")
-    return (None if job_id is None else guid(job_id, "job id")), job_name
+    values = {"job_id": job_id, "job_name": job_name}
+    there = {what: str(value) for what, value in values.items() if _is_there(value)}
+    for what, value in values.items() if not there else ():
+        given(value, what)
+    if not there:
+        raise InvalidInput("Give a job id or a job name.")
+    return Of(guid(there["job_id"], "job id") if "job_id" in there else None, there.get("job_name"))
 
 
 def to_run(
@@ -103,8 +119,8 @@ def to_run(
     completed_after: datetime | str | NotGiven | None,
     start_timeout: Any,
     asked_at: datetime,
-) -> Callable[[str], Run]:
-    """Return what is to be waited for, but for the id of its job, which may have to be looked up first.
+) -> Callable[..., Run]:
+    """Return what is to be waited for, but for its job: id and ``job_name``, which may have to be looked up.
 
     :raises InvalidInput: for an unusable value, and for both an execution and a moment.
     """

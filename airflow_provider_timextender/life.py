@@ -32,6 +32,7 @@ from airflow_provider_timextender.errors import (
     TimeXtenderError,
     Unreachable,
     WaitTimeout,
+    about,
 )
 from airflow_provider_timextender.inputs import span
 from airflow_provider_timextender.jobs_api import (
@@ -42,19 +43,21 @@ from airflow_provider_timextender.jobs_api import (
     if_any,
     job_logs,
     job_status,
-    list_jobs,
 )
 from airflow_provider_timextender.logs import relay
 from airflow_provider_timextender.model import (
     BLANK_GUID,
     Execution,
     ExecutionState,
+    Job,
     JobState,
     JobStatus,
     Submission,
     canonical,
     find_job,
+    job_with,
 )
+from airflow_provider_timextender.naming import Named, Of, called, said
 from airflow_provider_timextender.submission import (
     Adopted,
     NotQueued,
@@ -124,6 +127,9 @@ class World(Protocol):
     async def send(self, call: Call[T]) -> T:
         """Carry a call once."""
 
+    async def jobs(self) -> Sequence[Job]:
+        """Ask for all jobs, once."""
+
     async def status(self, job_id: str) -> tuple[JobStatus, datetime]:
         """Return what a job does, and when that was asked for."""
 
@@ -160,8 +166,11 @@ class TaskWorld(World, Protocol):
     def keep(self, record: Record | None) -> None:
         """Keep a record for whoever comes back; ``None`` forgets it."""
 
-    def tell(self, job_id: str, trigger_id: str) -> None:
+    def tell(self, of: Named) -> None:
         """Tell other tasks, and people, what was queued."""
+
+    def show_name(self, of: Named) -> None:
+        """Show people which job it is."""
 
 
 def run_through(life: Coroutine[Any, Any, T]) -> T:
@@ -255,6 +264,28 @@ async def submit(world: World, call: Call[T], *, patience: float) -> T:
     return await repeat(world, ask, bears=surely_unsent, patience=patience)
 
 
+async def identify(
+    world: World,
+    given: Of,
+    *,
+    patience: float,
+    bears: Callable[[TimeXtenderError], bool] = passes,
+) -> Job:
+    """Return the job that is told by an id, a name, or both.
+
+    With an id alone, its name is only for people: it is asked for once, and whatever that comes to is borne.
+
+    :param patience: seconds for which a name is looked for. :param bears: which errors may pass then.
+    :raises InvalidInput: unless there is one such job.
+    """
+    if given.job_name is None:
+        with suppress(TimeXtenderError):
+            return replace(job_with(await world.jobs(), str(given.job_id)), id=str(given.job_id))
+        return Job(str(given.job_id), None)
+    jobs = await repeat(world, world.jobs, bears=bears, patience=patience)
+    return find_job(jobs, given.job_name, given.job_id)
+
+
 # --- the wait ---
 
 
@@ -314,14 +345,15 @@ class Wait:
 
         :raises JobError: for all else that it can come to. :raises WaitTimeout: when the wait is over first.
         """
-        return await self.tell(await self.follow())
+        with about(lambda: self.run):
+            return await self.tell(await self.follow())
 
     async def tell(self, verdict: Final) -> dict[str, Any]:
         """Write an execution's log, and return or raise what it has come to."""
         if isinstance(verdict, (Succeeded, Failed)):
-            for _ in relay(verdict.execution, self._world.log):
+            for _ in relay(verdict.execution, self.run.job_name, self._world.log):
                 await self._world.sleep(0)
-        return conclude(verdict)
+        return conclude(verdict, self.run.job_name)
 
     async def follow(self) -> Final:
         """Look until it is over."""
@@ -367,7 +399,7 @@ class Wait:
         """Write what has changed."""
         if self.seen is None or seen.state != self.seen.state:
             level = logging.WARNING if seen.state == "unknown" else logging.INFO
-            self._world.log.log(level, "%s", seen.why)
+            self._world.log.log(level, "%s: %s", called(self.run), seen.why)
             self._world.show(self.run, seen)
         self.seen = seen
 
@@ -387,7 +419,7 @@ class Wait:
         if run.completed_after is not None and not run.warned:
             passed_over = say_passed_over(executions, run.completed_after)
             if passed_over is not None:
-                self._world.log.warning("TimeXtender job %s: of its executions, %s", run.job_id, passed_over)
+                self._world.log.warning("%s", said(f"of its executions, {passed_over}", run))
                 run = replace(run, warned=True)
         self.run, self.looked = run, True
         return judge(run, status, executions, at)
@@ -435,14 +467,13 @@ class Wait:
 class Task:
     """What a task is to do, checked; its limits are in seconds.
 
-    :ivar wait: for the end of the execution.
+    :ivar job: what tells it. :ivar wait: for the end of the execution.
     :ivar began: when this try did. :ivar since: when its DAG run did.
     :ivar timeout: of the wait, and counted from ``began``, of all that comes before the job is queued.
     :ivar decide: what a person is to do if nobody can know whether the job was queued.
     """
 
-    job_id: str | None
-    job_name: str | None
+    job: Of
     wait: bool
     if_running: Literal["submit", "wait", "attach", "fail"]
     interval: float
@@ -456,7 +487,7 @@ class Task:
     @property
     def given(self) -> str:
         """The job, as people have given it."""
-        return str(self.job_name or self.job_id)
+        return " ".join(filter(None, (self.job.job_name, self.job.job_id)))
 
     @property
     def end(self) -> datetime:
@@ -477,13 +508,15 @@ class Life:
     undisturbed task does.
 
     :param task: makes it of what was given; not called where that is of no use any more.
-    :ivar record: what is kept. :ivar trigger_id: the execution, once it is known to be this task's.
+    :ivar record: what is kept. :ivar job_id: the job, once it is known, and ``job_name`` its name.
+    :ivar trigger_id: the execution, once it is known to be this task's.
     """
 
     def __init__(self, task: Callable[[], Task], world: TaskWorld) -> None:
         self.record: Record | None = None
         self._stored: Record | None = None
         self.job_id = ""
+        self.job_name: str | None = None
         self.trigger_id: str | None = None
         self._make_task = task
         self._world = world
@@ -501,22 +534,23 @@ class Life:
         """
         while True:
             try:
-                return await self._live()
+                with about(lambda: self):
+                    return await self._live()
             except _Overtaken:
                 self._warn(
-                    "Another try of this task has gone on meanwhile: this one begins again, and follows."
+                    "another try of the task has gone on meanwhile: this one begins again, and follows."
                 )
 
     async def _live(self) -> str:
         record = self._stored = self._world.recall()
-        self.job_id = await self._job_id(record)
+        await self._identify(record)
         trigger_id = await self._inherit(record)
         if not self._world.lasts and self._world.tries.retries:
             trigger_id = await self._look_before_a_blind_retry()
         while trigger_id is None:
             trigger_id = await self._queue()
         self.trigger_id = trigger_id
-        self._world.tell(self.job_id, trigger_id)
+        self._world.tell(self)
         if self._task.wait:
             await self._follow(trigger_id)
         self._finish()
@@ -524,6 +558,10 @@ class Life:
 
     async def resume(self, event: Any) -> str:
         """Go on after a deferral with what the triggerer has told; else as :meth:`live`."""
+        with about(lambda: self):
+            return await self._resume(event)
+
+    async def _resume(self, event: Any) -> str:
         try:
             self.record = self._stored = self._world.recall()
         except Exception:
@@ -531,24 +569,29 @@ class Life:
         try:
             told = result_of(event, ExecutionState.SUCCEEDED.value, JobState.IDLE.value)
         except TimeXtenderError as error:
-            # An error without a trigger id is one of a wait for an idle job.
-            if not isinstance(event, Mapping) or "error" not in event or event.get("trigger_id") is not None:
+            if isinstance(event, Mapping):
                 self._is_told_of(event)
+            # An error without a trigger id is one of a wait for an idle job.
+            if not isinstance(event, Mapping) or "error" not in event or self.trigger_id is not None:
                 if isinstance(error, JobError):
                     self._forget()
                 raise
             self._without_turn(error)
         else:
-            if told["trigger_id"] is not None:
-                self._is_told_of(told)
+            self._is_told_of(told)
+            if self.trigger_id is not None:
                 self._finish()
-                return str(told["trigger_id"])
+                return self.trigger_id
         await self._world.sleep(moment(self._task.interval))
         return await self.live()
 
-    def _is_told_of(self, event: Any) -> None:
-        told = event if isinstance(event, Mapping) else {}
-        self.job_id, self.trigger_id = str(told.get("job_id")), told.get("trigger_id")
+    def _is_told_of(self, event: Mapping[str, Any]) -> None:
+        self.trigger_id = event.get("trigger_id")
+        # A record holds all of a long name, and where Airflow has ended the wait nothing may be known.
+        kept: Named = self.record or (Of() if event.get("job_id") else self._task.job)
+        self.job_id = kept.job_id or str(event.get("job_id") or "")
+        self.job_name = kept.job_name or event.get("job_name")
+        self._world.show_name(self)
 
     def _without_turn(self, error: TimeXtenderError) -> None:
         """Raise what the end of a wait for an idle job means, be it that of a turn or that of a search.
@@ -558,16 +601,13 @@ class Life:
         """
         record = self.record
         if record is None or record.stage == "done" or record.was_cleared(self._world.tries):
-            raise no_turn(self._task.given, error) from None
+            raise no_turn(error) from None
         if record.stage != "asked":
-            self.job_id, self.trigger_id = record.job_id, record.trigger_id
+            self.trigger_id = record.trigger_id
             raise error
         # An ExecutionTimeout is a WaitTimeout, too, but leaves no time for another look.
         if not isinstance(error, WaitTimeout) or isinstance(error, ExecutionTimeout):
-            error.args = (
-                f"TimeXtender job {record.given} may have been queued, and its execution was not found yet: "
-                f"{error}",
-            )
+            error.args = (f"it may have been queued, and its execution was not found yet: {error.reason}",)
             raise error
 
     def _finish(self) -> None:
@@ -575,29 +615,33 @@ class Life:
         if self.record is not None and self.record.stage == "queued":
             self._keep(replace(self.record, stage="done"), or_go_on=True)
 
-    async def _job_id(self, record: Record | None) -> str:
+    async def _identify(self, record: Record | None) -> None:
         if (
             record is not None
             and record.given == self._task.given
             and not record.was_cleared(self._world.tries)
         ):
             # What has been queued is not lost because nobody can look up the job's name now.
-            return record.job_id
-        if self._task.job_id is not None:
-            return self._task.job_id
-        jobs = await self._read(list_jobs())
-        return find_job(jobs, str(self._task.job_name)).id
+            self.job_id, self.job_name = record.job_id, record.job_name or self._task.job.job_name
+        else:
+            self.job_id, self.job_name = self._task.job.job_id or "", self._task.job.job_name
+            job = await identify(self._world, self._task.job, patience=self._task.max_unreachable)
+            self.job_id, self.job_name = job.id, job.name
+        self._world.show_name(self)
 
     async def _follow(self, trigger_id: str) -> None:
         now, task = self._world.now(), self._task
         resumed = self.record is not None and self.record.number != self._world.tries.number
-        run = Run(self.job_id, trigger_id, now, task.start_timeout, resumed=resumed)
+        run = replace(self._run(trigger_id, now), resumed=resumed)
         over = WaitTimeout(f"it was not over after {for_people(task.timeout)}.")
         try:
             await self._wait(run, now + span(task.timeout), over).outcome()
         except JobError:
             self._forget()
             raise
+
+    def _run(self, trigger_id: str | None, now: datetime) -> Run:
+        return Run(self.job_id, trigger_id, now, self._task.start_timeout, job_name=self.job_name)
 
     def _wait(self, run: Run, end: datetime, over: WaitTimeout, *, here: bool = False) -> Wait:
         limits = Limits(self._task.interval, self._task.max_unreachable, end, over)
@@ -621,11 +665,7 @@ class Life:
             self._former = (*record.former, *([record.trigger_id] if record.trigger_id else ()))
             self.record = None
             return None
-        self._warn(
-            "%s is not queued again: this try goes on with an earlier one's execution (trigger id %s).",
-            self._job,
-            trigger_id,
-        )
+        self._warn("it is not queued again: this try goes on with an earlier one's execution.", trigger_id)
         return trigger_id
 
     async def _left_by(self, record: Record) -> str | None:
@@ -633,7 +673,7 @@ class Life:
         tries = self._world.tries
         cleared = record.was_cleared(tries)
         if canonical(record.job_id) != canonical(self.job_id):
-            self._warn("An earlier try of this task ran another job: %s.", record.job_id)
+            self._warn(f"an earlier try of this task ran another job: {called(record)}.")
             return None
         if record.stage == "done":
             return None if cleared else record.trigger_id
@@ -647,7 +687,7 @@ class Life:
             record = replace(record, hidden=True)
         trigger_id = record.trigger_id or await self._find(record)
         if trigger_id is None:
-            self._warn("An earlier try was about to queue %s, and did not.", self._job)
+            self._warn("an earlier try was about to queue it, and did not.")
             return None
         if record.number == tries.number:
             return trigger_id  # it was looked for over a deferral of this very try
@@ -657,8 +697,9 @@ class Life:
             if await self._is_over(trigger_id, cleared=cleared and record.stage == "queued", late=late):
                 return None
         except TimeXtenderError as error:
-            queued = f"An earlier try has queued {self._job} (trigger id {trigger_id})"
-            error.args = (f"{queued}, and its execution could not be looked at: {error}",)
+            queued = "an earlier try has queued it, and its execution could not be looked at"
+            error.args = (f"{queued}: {error.reason}",)
+            error.about(Of(trigger_id=trigger_id))
             raise
         # Kept with this try's clears: only another clear lets the job be queued anew.
         self._keep(replace(record, stage="queued", trigger_id=trigger_id))
@@ -672,7 +713,7 @@ class Life:
         :param late: it would have shown up in the log by now.
         """
         now = self._world.now()
-        run = Run(self.job_id, trigger_id, now, self._task.start_timeout)
+        run = self._run(trigger_id, now)
         # What decides whether the job is queued anew is not left to a trigger.
         wait = self._wait(run, now + span(math.inf), WaitTimeout(), here=True)
         try:
@@ -683,7 +724,7 @@ class Life:
                 return True
             raise
         if isinstance(verdict, Failed):
-            self._warn("The execution of an earlier try has failed: %s", verdict.why)
+            self._warn(f"the execution of an earlier try has failed: {verdict.why}", trigger_id)
             return True
         gone = isinstance(verdict, Waiting) and verdict.state == "idle"
         return cleared and (isinstance(verdict, Succeeded) or (gone and late))
@@ -698,7 +739,7 @@ class Life:
             has died.
         """
         self._warn(
-            "This Airflow keeps no state of a task over its tries (3.3 and later do). Should a worker die "
+            "this Airflow keeps no state of a task over its tries (3.3 and later do). Should a worker die "
             "after it has queued the job, the next try can only look whether the job seems to have run."
         )
         if self._world.tries.is_first():
@@ -720,8 +761,8 @@ class Life:
             why = f"Execution {last.trigger_id} {begun}, and has not failed."
         if why is not None:
             raise SubmissionUncertain(
-                f"An earlier try of this task may have queued {self._job}, or have ended before. {why} It is "
-                f"not queued again, as that could run the load twice. {self._task.decide}"
+                f"an earlier try of this task may have queued it, or have ended before. {why} It is not "
+                f"queued again, as that could run the load twice. {self._task.decide}"
             )
         return None
 
@@ -754,16 +795,15 @@ class Life:
                 patience=self._task.max_unreachable,
             )
             if isinstance(told, Submission):
-                self._world.log.info(
-                    "Queued %s, trigger id %s. %s", self._job, told.trigger_id, told.message or ""
-                )
+                what = f"queued. {told.message or ''}".rstrip()
+                self._world.log.info("%s", said(what, Of(self.job_id, self.job_name, told.trigger_id)))
                 return told.trigger_id
             self._lost = f"{told} "
-            self._warn("It is not known whether the job was queued: %s Its execution is looked for.", told)
+            self._warn(f"it is not known whether it was queued: {told} Its execution is looked for.")
             assert self.record is not None  # noqa: S101 - no request is sent without
             if (trigger_id := await self._find(self.record)) is not None:
                 return trigger_id
-        raise ServerError(f"{self._job} was asked for twice, and TimeXtender has not queued it. {told}")
+        raise ServerError(f"it was asked for twice, and TimeXtender has not queued it. {told}")
 
     async def _ask(self) -> Submission | str:
         """Ask once; return the receipt, or why it is missing if the job may have been queued.
@@ -803,7 +843,7 @@ class Life:
                 raise
             self._unread = str(error)
             self._warn(
-                "Should the answer to the request get lost, the execution cannot be looked for: %s", error
+                f"should the answer to the request get lost, the execution cannot be looked for: {error}"
             )
             return None
 
@@ -815,7 +855,7 @@ class Life:
             raise self._busy(busy)
 
     def _busy(self, seen: Waiting) -> JobBusy:
-        return JobBusy(f"{self._job} was not queued, as if_running says. {seen.why}")
+        return JobBusy(f"it was not queued, as if_running says. {seen.why}")
 
     async def _wait_for_turn(self) -> None:
         """Return when the job is idle."""
@@ -823,11 +863,11 @@ class Life:
         over = WaitTimeout(f"it was not over after {for_people(self._task.timeout)}.")
         if now >= end:
             others = WaitTimeout(f"others had the job for {for_people(self._task.timeout)}.")
-            raise no_turn(self._task.given, others)
+            raise no_turn(others)
         try:
-            await self._wait(Run(self.job_id, None, now), end, over).outcome()
+            await self._wait(self._run(None, now), end, over).outcome()
         except WaitTimeout as error:
-            raise no_turn(self._task.given, error) from None
+            raise no_turn(error) from None
         await self._world.sleep(moment(self._task.interval))
 
     # --- a missing receipt, and an execution of somebody else ---
@@ -845,9 +885,8 @@ class Life:
             return None
         if isinstance(outcome, Adopted):
             self._warn(
-                "The receipt of the request for %s is missing. One execution has begun since, and is taken "
-                "for the one that was asked for (trigger id %s).",
-                self._job,
+                "the receipt of the request is missing. One execution has begun since, and is taken for the "
+                "one that was asked for.",
                 outcome.trigger_id,
             )
             self._keep(replace(record, stage="queued", trigger_id=outcome.trigger_id), or_go_on=True)
@@ -876,7 +915,7 @@ class Life:
                 limits = Limits(
                     self._task.interval, self._task.max_unreachable, self._task.end, WaitTimeout()
                 )
-                await self._world.rest(Run(self.job_id, None, self._world.now()), limits)
+                await self._world.rest(self._run(None, self._world.now()), limits)
             else:
                 await self._world.sleep(min(self._task.interval, left))
 
@@ -899,9 +938,9 @@ class Life:
 
     def _unknown(self, record: Record, why: str, what_next: str | None = None) -> str:
         return (
-            f"{self._job} was to be queued at {record.asked_at.isoformat(timespec='seconds')}, and it is not "
-            f"known whether it was. {self._lost}{why} It is not queued again, as that could run the load "
-            f"twice. {what_next or self._task.decide}"
+            f"it was to be queued at {record.asked_at.isoformat(timespec='seconds')}, and it is not known "
+            f"whether it was. {self._lost}{why} It is not queued again, as that could run the load twice. "
+            f"{what_next or self._task.decide}"
         )
 
     async def _attach(self) -> str | None:
@@ -910,7 +949,7 @@ class Life:
         :raises JobBusy: if that execution cannot be told, or followed.
         """
         before: set[str] | None = None
-        run = Run(self.job_id, None, self._world.now(), self._task.start_timeout)
+        run = self._run(None, self._world.now())
         while True:
             status, executions, at = await self._survey()
             ids = {canonical(e.trigger_id) for e in executions if e.trigger_id}
@@ -918,8 +957,8 @@ class Life:
             shown = _attachable(executions, busy=judge_job(status) is not None, before=before)
             if len(shown) > 1:
                 raise JobBusy(
-                    f"Several executions of {self._job} are running, and it is not clear which of "
-                    f"them to attach to: {', '.join(map(str, shown))}."
+                    "several of its executions are running, and it is not clear which of them to attach to: "
+                    f"{', '.join(map(str, shown))}."
                 )
             if shown and shown != {None}:
                 return self._attached(self._record_of(executions, busy=True), shown.pop())
@@ -928,19 +967,17 @@ class Life:
                 return None
             left = (self._task.end - self._world.now()).total_seconds()
             if left <= 0:
-                raise JobBusy(f"{self._job} is busy, and its log shows no execution to attach to.")
+                raise JobBusy("it is busy, and its log shows no execution to attach to.")
             await self._world.sleep(min(self._task.interval, left))
 
     def _attached(self, record: Record, trigger_id: str | None) -> str:
         if trigger_id is None or canonical(trigger_id) == BLANK_GUID:
             raise JobBusy(
-                f"The running execution of {self._job} was started by hand. It has no trigger id, so "
-                "that its outcome cannot be told; if_running='wait' waits for its end."
+                "its running execution was started by hand. It has no trigger id, so that its outcome cannot "
+                "be told; if_running='wait' waits for its end."
             )
         self._warn(
-            "%s is running already. This task attaches to that execution, and reports its outcome as its "
-            "own (trigger id %s).",
-            self._job,
+            "it is running already. The task attaches to that execution, and reports its outcome as its own.",
             trigger_id,
         )
         self._keep(replace(record, stage="queued", trigger_id=trigger_id))
@@ -948,13 +985,8 @@ class Life:
 
     # --- small things ---
 
-    @property
-    def _job(self) -> str:
-        given, job_id = self._task.given, self.job_id
-        return f"TimeXtender job {job_id}" if given == job_id else f"TimeXtender job {given!r} ({job_id})"
-
-    def _warn(self, text: str, *values: object) -> None:
-        self._world.log.warning(text, *values)
+    def _warn(self, what: str, trigger_id: str | None = None) -> None:
+        self._world.log.warning("%s", said(what, Of(self.job_id, self.job_name, trigger_id)))
 
     async def _read(self, call: Call[T], *, patience: float = math.inf) -> T:
         return await read(self._world, call, patience=min(patience, self._task.max_unreachable))
@@ -979,6 +1011,7 @@ class Life:
             busy=busy,
             given=self._task.given,
             former=self._former,
+            job_name=self.job_name,
         )
 
     def _keep(self, record: Record | None, *, or_go_on: bool = False) -> None:
@@ -1037,6 +1070,6 @@ def moment(interval: float) -> float:
     return random.uniform(0, min(MAX_MOMENT, interval))
 
 
-def no_turn(given: str, error: TimeXtenderError) -> TimeXtenderError:
+def no_turn(error: TimeXtenderError) -> TimeXtenderError:
     """Return the error of a task whose turn did not come."""
-    return type(error)(f"TimeXtender job {given} was not queued, as its turn did not come: {error}")
+    return type(error)(f"it was not queued, as its turn did not come: {error.reason}")

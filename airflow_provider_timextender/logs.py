@@ -10,6 +10,7 @@ from typing import Any
 from airflow_provider_timextender.errors import InvalidInput
 from airflow_provider_timextender.inputs import to_time
 from airflow_provider_timextender.model import SEVERITY_LEVELS, Execution, Log, plain
+from airflow_provider_timextender.naming import Named, Of, said
 
 RELAY_LIMIT = 1000
 """How many lines of an execution's log an operator repeats in its task log: the last ones."""
@@ -76,10 +77,11 @@ def write(logs: Sequence[Log], logger: Any) -> Iterator[None]:
         yield
 
 
-def relay(execution: Execution, logger: Any) -> Iterator[None]:
+def relay(execution: Execution, job_name: str | None, logger: Any) -> Iterator[None]:
     """Write how an execution ended, and its log, as :func:`write` does."""
     state = execution.state.value if execution.state else "over"
-    logger.info("Execution %s %s. Its log:", execution.trigger_id, state)
+    of = Of(execution.job_id, job_name, execution.trigger_id)
+    logger.info("%s", said(f"the execution {state}, and its log follows.", of))
     warn_of_problems([execution], logger)
     yield from write(execution.logs, logger)
 
@@ -90,12 +92,7 @@ def warn_of_problems(executions: Iterable[Execution], logger: Any) -> None:
         logger.warning("The log is not understood as a whole: %s", problem)
 
 
-def warn_that_it_runs_on(logger: Any, job_id: str | None, trigger_id: str | None) -> None:
+def warn_that_it_runs_on(logger: Any, of: Named) -> None:
     """Tell whoever kills a task that its job runs on, or may, if no trigger id is known."""
-    runs_on = "Its execution runs on" if trigger_id else "If it has been queued, it runs on"
-    logger.warning(
-        "TimeXtender job %s was not stopped: the API has no way to. %s (trigger id %s).",
-        job_id,
-        runs_on,
-        trigger_id or "not known",
-    )
+    runs_on = "Its execution runs on" if of.trigger_id else "If it has been queued, it runs on"
+    logger.warning("%s", said(f"was not stopped: the API has no way to. {runs_on}.", of, joint=" "))

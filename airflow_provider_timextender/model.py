@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Any, ClassVar
 
 from airflow_provider_timextender.errors import ContractError, InvalidInput
+from airflow_provider_timextender.naming import short as short
 
 BLANK_GUID = "00000000-0000-0000-0000-000000000000"
 """What the API shows as trigger id of an execution that was started by hand (documented)."""
@@ -181,11 +182,12 @@ class Execution(AsDict):
         blank one if it was started by hand, ``None`` if the API told none.
     :ivar state: ``None`` if the API's word is missing or in no table; ``problem`` then says so.
     :ivar start: in UTC; ``None`` if unknown. :ivar end: likewise; ``None`` also while it runs.
+    :ivar message: what TimeXtender says of it, as it came; ``None`` if nothing.
     :ivar start_problem: why a start that is there is not understood. :ivar end_problem: likewise.
     :ivar log_problems: what is not understood of its log, by the logical field.
     """
 
-    _in_dict = ("job_id", "trigger_id", "state", "start", "end", "duration")
+    _in_dict = ("job_id", "trigger_id", "state", "start", "end", "duration", "message", "problem")
 
     job_id: str
     trigger_id: str | None
@@ -224,12 +226,34 @@ class Execution(AsDict):
         return (self.end - self.start).total_seconds()
 
 
-def find_job(jobs: Sequence[Job], name: str) -> Job:
+def job_with(jobs: Sequence[Job], job_id: str) -> Job:
+    """Return the job with an id.
+
+    :raises InvalidInput: if there is none.
+    """
+    for job in jobs:
+        if canonical(job.id) == canonical(job_id):
+            return job
+    raise InvalidInput(f"The organisation has no job with the id {job_id}.")
+
+
+def find_job(jobs: Sequence[Job], name: str, job_id: str | None = None) -> Job:
     """Return the one job of that name.
 
-    :raises InvalidInput: if none or several have it; the message names those that it may be.
+    :param job_id: the id that it must have, if that is given as well.
+    :raises InvalidInput: if none or several have it; the message names those that it may be. If it has
+        another id.
     :raises ContractError: if none of the jobs has a name that is understood.
     """
+    if job_id is not None:
+        job = job_with(jobs, job_id)
+        if job.name == str(name):
+            return job
+        named = f"named {short(job.name)}" if job.name else f"of which no name is understood: {job.problem}"
+        raise InvalidInput(
+            f"The job name {short(name)} and the job id that was given with it do not belong together, so "
+            f"one of them is to be corrected, or left out. The id {job_id} is that of a job {named}"
+        )
     matches = [job for job in jobs if job.name == str(name)]
     if len(matches) == 1:
         return matches[0]
@@ -306,9 +330,3 @@ def plain(text: str) -> str:
         for line in text.splitlines()
     )
     return "\n    ".join(lines)
-
-
-def short(value: Any) -> str:
-    """Return a value as it is shown in a message: its repr, cut off after 80 characters."""
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -24,8 +24,9 @@ from airflow_provider_timextender.hooks import TimeXtenderHook, no_vain_retry
 from airflow_provider_timextender.inputs import NOT_GIVEN, NotGiven, given, to_bool, to_job, to_seconds
 from airflow_provider_timextender.life import Life, Limits, Task, run_through
 from airflow_provider_timextender.logs import LogFilter, warn_that_it_runs_on, write
+from airflow_provider_timextender.naming import Named, Of, said
 from airflow_provider_timextender.verdict import Run
-from airflow_provider_timextender.worlds import TaskOnWorker
+from airflow_provider_timextender.worlds import TaskOnWorker, show_name
 
 MAX_XCOM_BYTES = 48 * 1024
 """The largest result that LogsOperator returns, as JSON: MySQL holds XComs of up to 64 KiB."""
@@ -51,15 +52,15 @@ class TimeXtenderJobLink(BaseOperatorLink):
 class ExecuteJobOperator(DefersMixin):
     """Queue a TimeXtender job; with ``wait_for_completion``, succeed or fail with that execution.
 
-    The operator pushes the XComs ``job_id`` and ``trigger_id`` as soon as the job is queued, before it
-    waits, and returns the trigger id.
+    The operator pushes the XComs ``job_id``, ``job_name`` and ``trigger_id`` as soon as the job is queued,
+    before it waits, and returns the trigger id. A ``map_index_template`` may use ``{{ job_name }}``.
 
     One run of the task starts one execution: another try goes on with the execution of the one before it,
     wherever that was stopped, unless that execution has failed. This needs the task state store of Airflow
     3.3 or later. Before, what goes wrong after the job is queued fails the task without a retry, and after
     the death of a worker a retry can only look whether the job seems to have run.
 
-    :param job_id: the job's guid (templated). :param job_name: its exact name instead (templated).
+    :param job_id: the job's guid (templated). :param job_name: its exact name, instead or beside (templated).
     :param timextender_conn_id: the Airflow connection (templated).
     :param wait_for_completion: wait for the end of the execution (templated).
     :param deferrable: wait in the triggerer and not in the worker's slot; Airflow's ``[operators]
@@ -76,7 +77,8 @@ class ExecuteJobOperator(DefersMixin):
         outcome, or ``fail``. The API cannot start a job only if it is idle: tasks that start in the same
         moment all see it idle, and all queue it. A pool with one slot that includes deferred tasks keeps
         them apart.
-    :raises JobFailed: if the execution failed; the message holds TimeXtender's own and the last errors.
+    :raises JobFailed: if the execution failed; the message holds TimeXtender's own and the last errors, and
+        its attributes the same for a callback.
     :raises JobNeverStarted: if it did not start in time.
     :raises JobBusy: if ``if_running`` did not let it be queued.
     :raises AirflowFailException: for what a retry cannot heal, or would run the load a second time.
@@ -99,8 +101,8 @@ class ExecuteJobOperator(DefersMixin):
     def __init__(
         self,
         *,
-        job_id: str | None = None,
-        job_name: str | None = None,
+        job_id: str | NotGiven | None = NOT_GIVEN,
+        job_name: str | NotGiven | None = NOT_GIVEN,
         timextender_conn_id: str = TimeXtenderHook.default_conn_name,
         wait_for_completion: bool | str = False,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
@@ -142,7 +144,7 @@ class ExecuteJobOperator(DefersMixin):
         """Say that the job runs on."""
         record = self._life.record if self._life else None
         if record is not None:
-            warn_that_it_runs_on(self.log, record.job_id, record.trigger_id)
+            warn_that_it_runs_on(self.log, record)
 
     def _live(self, context: Context, event: Any = ...) -> str:
         # Apart from `execute`: Airflow 2 takes a resumed task's call of that for one by the DAG's own code.
@@ -164,20 +166,19 @@ class ExecuteJobOperator(DefersMixin):
                 self._stop(life, error, lasts=world.lasts)
             if not isinstance(error, AirflowTaskTimeout) or world.lasts or life.record is None:
                 raise  # another try goes on from here
-            raise AirflowFailException(
-                f"execution_timeout ({self.execution_timeout}) was over before it was known whether the "
-                "TimeXtender job was queued, so this task is not retried."
-            ) from None
+            why = (
+                f"execution_timeout ({self.execution_timeout}) was over before it was known whether it was "
+                "queued, so this task is not retried."
+            )
+            raise AirflowFailException(said(why, life)) from None
 
     def _task(self, context: Context) -> Task:
         if self.if_running not in IF_RUNNING:
             raise errors.InvalidInput(f"if_running is {self.if_running!r}; it takes {', '.join(IF_RUNNING)}.")
         dag_run: Any = context.get("dag_run")
         default = conf.getfloat("sensors", "default_timeout")
-        job_id, job_name = to_job(self.job_id, self.job_name)
         return Task(
-            job_id=job_id,
-            job_name=job_name,
+            job=to_job(self.job_id, self.job_name),
             wait=to_bool(self.wait_for_completion, "wait_for_completion"),
             if_running=self.if_running,
             interval=to_seconds(self.poll_interval, "poll_interval"),
@@ -188,11 +189,12 @@ class ExecuteJobOperator(DefersMixin):
             since=getattr(dag_run, "start_date", None),
         )
 
-    def _tell(self, context: Context, job_id: str, trigger_id: str) -> None:
+    def _tell(self, context: Context, of: Named) -> None:
         for key, value in (
-            ("trigger_id", trigger_id),
-            ("job_id", job_id),
-            (TimeXtenderJobLink.xcom_key, self.hook.settings.link(job_id, trigger_id)),
+            ("trigger_id", of.trigger_id),
+            ("job_id", of.job_id),
+            ("job_name", of.job_name),
+            (TimeXtenderJobLink.xcom_key, self.hook.settings.link(str(of.job_id), str(of.trigger_id))),
         ):
             try:
                 context["ti"].xcom_push(key=key, value=value)
@@ -213,18 +215,19 @@ class ExecuteJobOperator(DefersMixin):
             raise error
         if isinstance(error, AirflowTaskTimeout):
             error = errors.ExecutionTimeout("execution_timeout is over.")
-        why = str(error)
+        why = error.reason if isinstance(error, errors.TimeXtenderError) else str(error)
         if not isinstance(error, errors.WaitTimeout):
-            why = f"its outcome could not be found out ({type(error).__name__}: {error})."
-        stopped = f"Stopped waiting for TimeXtender job {life.job_id} (trigger id {life.trigger_id}): {why} "
+            why = f"its outcome could not be found out ({type(error).__name__}: {why})."
+        stopped = f"stopped waiting: {why} "
         cause = None if isinstance(error, errors.TimeXtenderError) else error
         kind = type(error) if isinstance(error, errors.TimeXtenderError) else errors.TimeXtenderError
         if lasts and kind.retry_helps and not isinstance(error, errors.WaitTimeout):
-            raise kind(f"{stopped}Another try of this task goes on with this execution.") from cause
+            again = "Another try of this task goes on with this execution."
+            raise kind(f"{stopped}{again}").about(life) from cause
         reason = "The execution may still be running in TimeXtender"
         if isinstance(error, errors.ContractError) and not kind.retry_helps:
             reason = "Another try would understand no more"
-        raise AirflowFailException(f"{stopped}{reason}, so this task is not retried.") from cause
+        raise AirflowFailException(said(f"{stopped}{reason}, so this task is not retried.", life)) from cause
 
 
 class LogsOperator(BaseOperator):
@@ -233,7 +236,7 @@ class LogsOperator(BaseOperator):
     The result is a list of ``{"time", "severity", "message", "trigger_id"}`` with ISO 8601 times in UTC.
     Entries whose time or severity is not known pass the filters on it.
 
-    :param job_id: the job's guid (templated). :param job_name: its exact name instead (templated).
+    :param job_id: the job's guid (templated). :param job_name: its exact name, instead or beside (templated).
     :param trigger_id: the execution (templated); without it, all that the job's log shows.
     :param min_severity: ``debug``, ``info``, ``warning``, ``error`` or ``critical`` (templated).
     :param since: entries of this time or later, ISO 8601 or datetime (templated). :param until: or earlier.
@@ -259,8 +262,8 @@ class LogsOperator(BaseOperator):
     def __init__(
         self,
         *,
-        job_id: str | None = None,
-        job_name: str | None = None,
+        job_id: str | NotGiven | None = NOT_GIVEN,
+        job_name: str | NotGiven | None = NOT_GIVEN,
         trigger_id: str | NotGiven | None = NOT_GIVEN,
         min_severity: str | None = None,
         since: datetime | str | None = None,
@@ -294,16 +297,22 @@ class LogsOperator(BaseOperator):
                 message_pattern=self.message_pattern,
             )
             trigger_id = given(self.trigger_id, "trigger_id")
-            job_id = self.hook.resolve_job_id(self.job_id, self.job_name)
-            logs = list(filter(wanted.wants, self.hook.iter_job_logs(job_id, trigger_id)))
-            for _ in write(logs, self.log):
-                pass  # a worker has nothing else to do in between
-            entries = [log.to_dict() for log in logs]
-            size = len(json.dumps(entries).encode())
-            if size > MAX_XCOM_BYTES:
-                raise errors.InvalidInput(
-                    f"{len(entries)} log entries of TimeXtender job {job_id} take {size // 1024} KiB, more "
-                    f"than the {MAX_XCOM_BYTES // 1024} KiB that an XCom holds everywhere. Narrow them with "
-                    "trigger_id, min_severity, since, until or message_pattern."
-                )
+            job = self.hook.resolve_job(to_job(self.job_id, self.job_name))
+            of = Of(job.id, job.name, trigger_id)
+            show_name(context, of)
+            with errors.about(lambda: of):
+                return self._entries(wanted, job.id, trigger_id)
+
+    def _entries(self, wanted: LogFilter, job_id: str, trigger_id: str | None) -> list[dict[str, Any]]:
+        logs = list(filter(wanted.wants, self.hook.iter_job_logs(job_id, trigger_id)))
+        for _ in write(logs, self.log):
+            pass  # a worker has nothing else to do in between
+        entries = [log.to_dict() for log in logs]
+        size = len(json.dumps(entries).encode())
+        if size > MAX_XCOM_BYTES:
+            raise errors.InvalidInput(
+                f"{len(entries)} log entries take {size // 1024} KiB, more than the "
+                f"{MAX_XCOM_BYTES // 1024} KiB that an XCom holds everywhere. Narrow them with trigger_id, "
+                "min_severity, since, until or message_pattern."
+            )
         return entries

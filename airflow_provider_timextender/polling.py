@@ -7,6 +7,7 @@ share it on every Airflow. It begins with the first that waits, and ends with th
 from __future__ import annotations
 
 import asyncio
+import copy
 import math
 import random
 from collections.abc import AsyncIterator, Hashable, Mapping
@@ -18,8 +19,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from airflow_provider_timextender.errors import TimeXtenderError, Unreachable
 from airflow_provider_timextender.hooks import TimeXtenderHook
-from airflow_provider_timextender.jobs_api import Call, all_job_statuses
-from airflow_provider_timextender.model import JobStatus, canonical
+from airflow_provider_timextender.jobs_api import Call, all_job_statuses, list_jobs
+from airflow_provider_timextender.model import Job, JobStatus, canonical
 
 if TYPE_CHECKING:
     from airflow_provider_timextender.carrier import Carrier
@@ -75,6 +76,9 @@ class Poll:
         self.understood = self._hook.understood
         self._carrier: Carrier | None = None
         self._waiters: list[asyncio.Future[Snapshot]] = []
+        self._asking_for_jobs = asyncio.Lock()
+        self._jobs: list[Job] | TimeXtenderError = []
+        self._jobs_until = -math.inf
 
     @property
     def every(self) -> int:
@@ -100,8 +104,23 @@ class Poll:
         if self._carrier is None:
             seen = self.newest or await self.next()
             if self._carrier is None:
-                raise seen.problem or Unreachable("The Airflow connection is not known.", sent=False)
+                problem = seen.problem or Unreachable("The Airflow connection is not known.", sent=False)
+                raise copy.copy(problem)  # as each tells of its own job
         return await self._carrier.send_in_thread(call)
+
+    async def jobs(self) -> list[Job]:
+        """Return all jobs; those who ask within an interval share the answer, whatever it is."""
+        clock = asyncio.get_running_loop().time
+        async with self._asking_for_jobs:
+            if clock() >= self._jobs_until:
+                try:
+                    self._jobs = await self.send(list_jobs())
+                except TimeXtenderError as error:
+                    self._jobs = error
+                self._jobs_until = clock() + self.interval
+        if isinstance(self._jobs, TimeXtenderError):
+            raise copy.copy(self._jobs)
+        return self._jobs
 
     async def run(self) -> None:
         """Look until it is cancelled."""

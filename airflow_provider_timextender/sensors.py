@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timezone
 from functools import partial
 from importlib import import_module
@@ -23,13 +24,15 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_timextender.deferral import DefersMixin
 from airflow_provider_timextender.ending import StartFromTrigger, StartTriggerArguments
-from airflow_provider_timextender.errors import ExecutionTimeout, TimeXtenderError, WaitTimeout
+from airflow_provider_timextender.errors import ExecutionTimeout, TimeXtenderError, WaitTimeout, about
 from airflow_provider_timextender.hooks import TimeXtenderHook, no_vain_retry
-from airflow_provider_timextender.inputs import NOT_GIVEN, NotGiven, span, to_run
+from airflow_provider_timextender.inputs import NOT_GIVEN, NotGiven, span, to_job, to_run
 from airflow_provider_timextender.jobs_api import LIST_OF
 from airflow_provider_timextender.life import Limits, Wait, run_through
+from airflow_provider_timextender.model import Job
+from airflow_provider_timextender.naming import Named, Of, said
 from airflow_provider_timextender.verdict import Run, Waiting, for_people, result_of
-from airflow_provider_timextender.worlds import Worker
+from airflow_provider_timextender.worlds import Worker, show_name
 
 MIN_INTERVAL = 1.0
 """Seconds between two looks of the triggerer where none were wanted."""
@@ -48,7 +51,7 @@ class JobStatusSensor(DefersMixin, BaseSensorOperator):
     The standard sensor options keep their meaning, except that ``soft_fail`` skips the task after a timeout
     only, and never hides a failed job or an API that refuses.
 
-    :param job_id: the job's guid (templated). :param job_name: its exact name instead (templated).
+    :param job_id: the job's guid (templated). :param job_name: its exact name, instead or beside (templated).
     :param trigger_id: the execution's trigger id, as ``ExecuteJobOperator`` returns it (templated).
     :param completed_after: ISO 8601 or datetime, such as ``"{{ data_interval_end }}"`` (templated).
     :param timextender_conn_id: the Airflow connection (templated).
@@ -57,9 +60,12 @@ class JobStatusSensor(DefersMixin, BaseSensorOperator):
     :param start_timeout: seconds, from the sensor's start, that an idle job may show no execution under the
         trigger id before it counts as never started (templated).
     :param max_unreachable: for how many seconds in a row the API may give no good answer (templated).
-    :return: ``{"job_id", "trigger_id", "state", "start", "end", "duration"}``; times in ISO 8601 and UTC, the
-        duration in seconds; ``state`` is ``"succeeded"``, or ``"idle"`` where no execution was asked for.
-    :raises JobFailed: if the execution failed. :raises JobNeverStarted: if it did not start in time.
+    :return: ``{"job_id", "job_name", "trigger_id", "state", "start", "end", "duration", "message",
+        "problem"}``; times in ISO 8601 and UTC, the duration in seconds; ``state`` is ``"succeeded"``, or
+        ``"idle"`` where no execution was asked for; ``job_name`` is ``None`` if the job was given by id and
+        its name could not be had. A ``map_index_template`` may use ``{{ job_name }}``.
+    :raises JobFailed: if the execution failed; its attributes tell a callback why.
+    :raises JobNeverStarted: if it did not start in time.
     :raises AirflowSensorTimeout: when ``timeout`` is over.
     :raises AirflowFailException: for what a retry cannot heal: a refused key, an unknown job, bad input.
     """
@@ -80,8 +86,8 @@ class JobStatusSensor(DefersMixin, BaseSensorOperator):
     def __init__(
         self,
         *,
-        job_id: str | None = None,
-        job_name: str | None = None,
+        job_id: str | NotGiven | None = NOT_GIVEN,
+        job_name: str | NotGiven | None = NOT_GIVEN,
         trigger_id: str | NotGiven | None = NOT_GIVEN,
         completed_after: datetime | str | NotGiven | None = NOT_GIVEN,
         timextender_conn_id: str = TimeXtenderHook.default_conn_name,
@@ -99,6 +105,7 @@ class JobStatusSensor(DefersMixin, BaseSensorOperator):
         self.start_timeout = start_timeout
         self.max_unreachable = max_unreachable
         self._wait: Wait | None = None
+        self._found: Named = Of()
         # Last, as Airflow asks for `start_trigger_args` while this is being made.
         self.deferrable = deferrable
 
@@ -121,7 +128,7 @@ class JobStatusSensor(DefersMixin, BaseSensorOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Wait, and return the result or raise the failure."""
-        with self._ending():
+        with self._ending(context):
             wait = self._wait = self._begin(context)
             if self.deferrable:
                 verdict = run_through(wait.follow())
@@ -130,21 +137,28 @@ class JobStatusSensor(DefersMixin, BaseSensorOperator):
                 # `silent_fail` ignores, so a final verdict comes back as the value of the last poke.
                 # Unwrapped, as Airflow 2 takes a call through the wrapper for one by the DAG's own code.
                 verdict = unwrap(BaseSensorOperator.execute)(self, context)
+                if self._forgets and wait.run.job_name is None:
+                    self._found = wait.run = replace(wait.run, job_name=self.hook.resolve_job(self._of).name)
             return run_through(wait.tell(verdict))
 
     def execute_complete(self, context: Context, event: Any) -> dict[str, Any]:
         """Succeed or fail as the trigger tells."""
-        with self._ending(event):
+        if isinstance(event, Mapping):
+            self._found = Of(*map(event.get, Of._fields))
+        with self._ending(context):
             return result_of(event, "succeeded", "idle")
 
-    @contextmanager
-    def _ending(self, event: Any = None) -> Iterator[None]:
-        """Raise what an error means, by the options of a sensor.
+    @property
+    def _of(self) -> Of:
+        """Which job it is, and which execution, as given or else as found."""
+        both = ((getattr(self, name), getattr(self._found, name)) for name in Of._fields)
+        return Of(*(found if given is NOT_GIVEN else given or found for given, found in both))
 
-        :param event: what a trigger has told.
-        """
+    @contextmanager
+    def _ending(self, context: Context) -> Iterator[None]:
+        """Raise what an error means, by the options of a sensor."""
         try:
-            with no_vain_retry():
+            with no_vain_retry(), about(lambda: self._of):
                 yield
         except (AirflowSensorTimeout, AirflowSkipException) as error:  # of the base class
             if isinstance(error, AirflowSkipException) and not self.soft_fail:
@@ -153,7 +167,7 @@ class JobStatusSensor(DefersMixin, BaseSensorOperator):
             why = f"it was not over after {for_people(self.timeout)}. {seen}"
             raise type(error)(self._timed_out(why)) from None
         except WaitTimeout as error:
-            message = self._timed_out(str(error), event)
+            message = self._timed_out(error.reason)
             if self.soft_fail or self.never_fail:
                 raise AirflowSkipException(message) from None
             if isinstance(error, ExecutionTimeout):
@@ -161,8 +175,10 @@ class JobStatusSensor(DefersMixin, BaseSensorOperator):
             raise AirflowSensorTimeout(message) from None
         except (TimeXtenderError, AirflowFailException) as error:
             if self.never_fail:
-                raise AirflowSkipException(f"Skipped, as never_fail is set: {error}") from error
+                raise AirflowSkipException(f"{error} Skipped, as never_fail is set.") from error
             raise
+        finally:
+            show_name(context, self._of)
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Look once."""
@@ -170,8 +186,7 @@ class JobStatusSensor(DefersMixin, BaseSensorOperator):
         near_the_end = wait.left <= 2 * self.poke_interval
         # Between two pokes in mode reschedule nothing is remembered, not even that the job was running a
         # minute ago; its log may just be late.
-        settle = self.mode == "reschedule"
-        verdict = run_through(wait.look(every=1 if near_the_end else 2, settle=settle))
+        verdict = run_through(wait.look(every=1 if near_the_end else 2, settle=self._forgets))
         if not isinstance(verdict, Waiting):
             return PokeReturnValue(is_done=True, xcom_value=verdict)
         wait.say(verdict)
@@ -186,7 +201,11 @@ class JobStatusSensor(DefersMixin, BaseSensorOperator):
             start_timeout=self.start_timeout,
             asked_at=began,
         )
-        run = run_of(self.hook.resolve_job_id(self.job_id, self.job_name))
+        given = to_job(self.job_id, self.job_name)
+        # Where each look begins anew, a name that only people read is left for the last one.
+        unnamed = self._forgets and given.job_name is None
+        job = Job(str(given.job_id), None) if unnamed else self.hook.resolve_job(given)
+        self._found = run = run_of(job.id, job_name=job.name)
         end = began + span(self.timeout)
         # The interval counts in the triggerer only; on a worker, the base class lets it pass.
         limits = Limits(self.poke_interval or MIN_INTERVAL, self.hook.max_unreachable, end, WaitTimeout())
@@ -201,8 +220,13 @@ class JobStatusSensor(DefersMixin, BaseSensorOperator):
         looked = self._wait is not None and self._wait.looked
         self.defer_to_trigger(context, run, limits, known_key=looked, returns="result")
 
+    @property
+    def _forgets(self) -> bool:
+        """Whether each look is a process of its own."""
+        return self.mode == "reschedule" and not self.deferrable
+
     def _first_start(self, context: Context, now: datetime) -> datetime:
-        if self.mode != "reschedule" or self.deferrable:
+        if not self._forgets:
             return now
         ti = context["ti"]
         if hasattr(ti, "get_first_reschedule_date"):
@@ -212,11 +236,5 @@ class JobStatusSensor(DefersMixin, BaseSensorOperator):
         first_start = import_module("airflow.sensors.base")._orig_start_date
         return first_start(ti.dag_id, ti.task_id, ti.run_id, ti.map_index, first_try) or now
 
-    def _timed_out(self, why: str, event: Mapping[str, Any] | None = None) -> str:
-        told = (event or {}).get("job_id") or self.job_id or self.job_name
-        job_id = self._wait.run.job_id if self._wait else told
-        execution = "" if self.trigger_id is NOT_GIVEN else f" (trigger id {self.trigger_id})"
-        return (
-            f"Stopped waiting for TimeXtender job {job_id}{execution}: {why} "
-            "What runs in TimeXtender runs on."
-        )
+    def _timed_out(self, why: str) -> str:
+        return said(f"stopped waiting: {why} What runs in TimeXtender runs on.", self._of)

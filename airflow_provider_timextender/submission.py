@@ -95,6 +95,7 @@ class Record(AsDict):
     :ivar given: the job's id or name, as the task was given it.
     :ivar number: the try that has sent the request; see :class:`Tries`.
     :ivar keeper, most, clears: likewise, but of the try that has kept the record last.
+    :ivar job_name: the job's name, if it was known.
     :ivar trigger_id: the execution, if ``stage`` is ``"queued"`` or ``"done"``.
     """
 
@@ -112,6 +113,7 @@ class Record(AsDict):
     since: datetime | None = None
     former: tuple[str, ...] = ()
     keeper: int = 0
+    job_name: str | None = None
 
     @classmethod
     def of(
@@ -124,6 +126,7 @@ class Record(AsDict):
         busy: bool,
         given: str,
         former: Sequence[str] = (),
+        job_name: str | None = None,
     ) -> Record:
         """Return the record of a request that is about to be sent, after a look at its job.
 
@@ -153,6 +156,7 @@ class Record(AsDict):
             clears=tries.clears,
             since=since,
             former=tuple(former),
+            job_name=job_name,
         )
 
     def was_cleared(self, tries: Tries) -> bool:
@@ -190,6 +194,7 @@ class Record(AsDict):
                 since=None if since is None else datetime.fromisoformat(since),
                 former=tuple(map(str, stored.get("former", ()))),
                 keeper=int(stored.get("keeper", stored["number"])),
+                job_name=stored.get("job_name"),
             )
             if record.stage in ("queued", "done"):
                 guid(record.trigger_id, "trigger id")
@@ -272,7 +277,7 @@ class Search:
             return search, None
         if nameless > self.record.unnamed:
             raise ContractError(
-                f"The log of job {self.record.job_id} shows an execution without a trigger id. "
+                "its log shows an execution without a trigger id. "
                 f"{override_hint('it', 'execution.trigger_id')}"
             )
         return search, NotQueued()

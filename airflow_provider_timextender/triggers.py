@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
-from functools import partial
 from typing import Any, Literal
 
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
@@ -13,18 +12,16 @@ from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 from airflow_provider_timextender.ending import can_end_task
 from airflow_provider_timextender.errors import ExecutionTimeout, TimeXtenderError, WaitTimeout
 from airflow_provider_timextender.hooks import TimeXtenderHook
-from airflow_provider_timextender.inputs import NOT_GIVEN, span, to_job, to_run, to_seconds, to_time
-from airflow_provider_timextender.jobs_api import LIST_OF, list_jobs
-from airflow_provider_timextender.life import Limits, Wait, passes, passes_once_looked, repeat
+from airflow_provider_timextender.inputs import span, to_job, to_run, to_seconds, to_time, unless_none
+from airflow_provider_timextender.jobs_api import LIST_OF
+from airflow_provider_timextender.life import Limits, Wait, identify, passes, passes_once_looked
 from airflow_provider_timextender.logs import warn_that_it_runs_on
-from airflow_provider_timextender.model import find_job
+from airflow_provider_timextender.model import Job
+from airflow_provider_timextender.naming import Of
 from airflow_provider_timextender.polling import shared_poll
-from airflow_provider_timextender.verdict import for_people, shorten
+from airflow_provider_timextender.verdict import event_of, for_people
 from airflow_provider_timextender.watching import JobFinishedTrigger as JobFinishedTrigger
 from airflow_provider_timextender.worlds import BACKSTOP, Triggerer
-
-MESSAGE_BYTES = 1500
-"""The longest message in an event: with all else, an event stays below 2 KB."""
 
 
 class JobExecutionTrigger(BaseTrigger):
@@ -33,13 +30,16 @@ class JobExecutionTrigger(BaseTrigger):
     What is waited for is told by ``trigger_id`` and ``completed_after`` as in
     :class:`~airflow_provider_timextender.sensors.JobStatusSensor`. It sends nothing but GETs.
 
-    The event is plain JSON of at most 2 KB: ``{"job_id", "trigger_id", "state", "start", "end", "duration"}``
-    after a success, else ``{"job_id", "trigger_id", "error", "message"}`` with the class name of an error out
-    of :mod:`~airflow_provider_timextender.errors`. Nothing is raised: Airflow would take an exception for a
-    failed job, when only nobody could look.
+    The event is plain JSON of at most 2 KB. After a success it is ``{"job_id", "job_name", "trigger_id",
+    "state", "start", "end", "duration", "message", "problem"}``, else ``{"job_id", "job_name", "trigger_id",
+    "error", "message"}`` with the class name of an error out of :mod:`~airflow_provider_timextender.errors`,
+    and of a :class:`~airflow_provider_timextender.errors.JobError` also ``"error_lines"``, ``"start"`` and
+    ``"end"``. Nothing is raised: Airflow would take an exception for a failed job, when only nobody could
+    look.
 
     :param timextender_conn_id: the Airflow connection.
-    :param job_id: the job's guid. :param job_name: its exact name instead.
+    :param job_id: the job's guid. :param job_name: its exact name, instead or as well.
+    :param known_job: id and name have been looked up before, and the name is ``None`` if it cannot be had.
     :param trigger_id: the execution. :param completed_after: ISO 8601, instead of a trigger id.
     :param asked_at: ISO 8601: when the wait began, from which on its limits count; ``None`` for now.
     :param start_timeout: seconds that an idle job may show no execution before it counts as never started.
@@ -59,6 +59,7 @@ class JobExecutionTrigger(BaseTrigger):
         timextender_conn_id: str = TimeXtenderHook.default_conn_name,
         job_id: str | None = None,
         job_name: str | None = None,
+        known_job: bool = False,
         trigger_id: str | None = None,
         completed_after: str | None = None,
         asked_at: str | None = None,
@@ -77,6 +78,7 @@ class JobExecutionTrigger(BaseTrigger):
             "timextender_conn_id": timextender_conn_id,
             "job_id": job_id,
             "job_name": job_name,
+            "known_job": known_job,
             "trigger_id": trigger_id,
             "completed_after": completed_after,
             "asked_at": asked_at,
@@ -91,7 +93,7 @@ class JobExecutionTrigger(BaseTrigger):
         }
         # Nothing is checked here: Airflow 3.3.2 lets the whole triggerer fail if a trigger cannot be made.
         self._made = datetime.now(timezone.utc)
-        self._job_id = job_id
+        self._of = Of(job_id, job_name, trigger_id)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what Airflow stores."""
@@ -100,37 +102,31 @@ class JobExecutionTrigger(BaseTrigger):
     def render_template_fields(self, context: Any, jinja_env: Any = None) -> None:
         """Render the arguments, where Airflow has started the task here and not on a worker."""
         self.arguments = self.render_template(self.arguments, context, jinja_env or self.get_template_env())
+        self._of = Of(*(self.arguments[name] for name in Of._fields))
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and tell what it has come to."""
         try:
             result = await self._outcome()
         except TimeXtenderError as error:
-            yield TriggerEvent(
-                {
-                    "job_id": self._job_id,
-                    "trigger_id": self.arguments["trigger_id"],
-                    "error": type(error).__name__,
-                    "message": shorten(str(error), MESSAGE_BYTES),
-                }
-            )
+            yield TriggerEvent(event_of(error.about(self._of)))
             return
         ends = await can_end_task(self, result, self.arguments["end_with"])
         yield TaskSuccessEvent() if ends else TriggerEvent(result)
 
     async def on_kill(self) -> None:
         """Say that the job runs on (Airflow 3.3 and later)."""
-        if self.arguments["trigger_id"] is not None:
-            warn_that_it_runs_on(self.log, self._job_id, self.arguments["trigger_id"])
+        if self._of.trigger_id is not None:
+            warn_that_it_runs_on(self.log, self._of)
 
     async def _outcome(self) -> dict[str, Any]:
         given, now = self.arguments, datetime.now(timezone.utc)
         interval = to_seconds(given["poll_interval"], "poll_interval")
         began, limits = self._limits(interval)
-        job_id, job_name = to_job(given["job_id"], given["job_name"])
+        job_given = to_job(unless_none(given["job_id"]), unless_none(given["job_name"]))
         run_of = to_run(
-            trigger_id=NOT_GIVEN if given["trigger_id"] is None else given["trigger_id"],
-            completed_after=NOT_GIVEN if given["completed_after"] is None else given["completed_after"],
+            trigger_id=unless_none(given["trigger_id"]),
+            completed_after=unless_none(given["completed_after"]),
             start_timeout=given["start_timeout"],
             asked_at=began,
         )
@@ -142,18 +138,16 @@ class JobExecutionTrigger(BaseTrigger):
             await world.rest()
             for warning in () if looked else poll.warnings:  # which no worker has told this task
                 self.log.warning("Airflow connection %r: %s", given["timextender_conn_id"], warning)
-            if job_id is None:
-                jobs = await repeat(
-                    world,
-                    partial(world.send, list_jobs()),
-                    bears=passes_once_looked if looked else passes,
-                    patience=min(limits.max_unreachable, limits.left(now)),
-                )
-                job_id = find_job(jobs, str(job_name)).id
+            if given["known_job"]:
+                job = Job(str(job_given.job_id), job_given.job_name)
+            else:
+                bears = passes_once_looked if looked else passes
+                patience = min(limits.max_unreachable, limits.left(now))
+                job = await identify(world, job_given, patience=patience, bears=bears)
             if looked:
                 poll.understood.add(f"{LIST_OF}log")  # by a worker, or in another triggerer
-            self._job_id = job_id
-            run = replace(run_of(job_id), resumed=given["resumed"] or moved)
+            self._of = Of(job.id, job.name, given["trigger_id"])
+            run = replace(run_of(job.id, job_name=job.name), resumed=given["resumed"] or moved)
             return await Wait(world, run, limits, looked=looked, just=looked).outcome()
 
     def _limits(self, interval: float) -> tuple[datetime, Limits]:

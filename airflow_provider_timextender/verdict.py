@@ -16,7 +16,15 @@ from itertools import accumulate
 from typing import Any
 
 from airflow_provider_timextender import errors
-from airflow_provider_timextender.model import Execution, ExecutionState, JobState, JobStatus, plain
+from airflow_provider_timextender.model import (
+    Execution,
+    ExecutionState,
+    JobState,
+    JobStatus,
+    parse_time,
+    plain,
+)
+from airflow_provider_timextender.naming import Of
 from airflow_provider_timextender.vocabulary import override_hint
 
 ERROR_LINES = 5
@@ -27,6 +35,12 @@ LOG_LAG = 30.0
 
 _WHY_BYTES = 1400
 """The longest explanation of a failure: it also travels in a trigger's event, which has to stay small."""
+
+_TEXT_BYTES = 500
+"""The longest message of TimeXtender's, or problem with it, in a result."""
+
+_NAME_BYTES = 300
+"""The longest name of a job in a result: with all else, an event stays below 2 KB."""
 
 _ACTIVE = (JobState.PENDING, JobState.RUNNING)
 
@@ -51,6 +65,7 @@ class Run:
     :ivar shown_at: when the log last showed the execution; ``None`` if never.
     :ivar endless: what the log shows as over, or cannot be understood, and of which no end is known.
     :ivar endless_since: from when on it has shown just these to an idle job; ``None`` if the job is not idle.
+    :ivar job_name: for people; ``None`` if it is not known.
     """
 
     job_id: str
@@ -69,6 +84,7 @@ class Run:
     shown_at: datetime | None = None
     endless: tuple[str, ...] = ()
     endless_since: datetime | None = None
+    job_name: str | None = None
 
     def wants_log(self, status: JobStatus, looks: int) -> bool:
         """Tell whether the log is worth asking for, now that the job's status has been read.
@@ -174,10 +190,14 @@ class Succeeded:
 
 @dataclass(frozen=True)
 class Failed:
-    """TimeXtender says that this execution failed."""
+    """TimeXtender says that this execution failed.
+
+    :ivar why: its own message, and ``error_lines`` the last of the log: as much as an event takes.
+    """
 
     execution: Execution
     why: str
+    error_lines: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -215,8 +235,8 @@ def judge(run: Run, status: JobStatus, executions: Sequence[Execution], now: dat
     ours = [execution for execution in executions if execution.is_under(run.trigger_id)]
     if len(ours) > 1:
         raise errors.ContractError(
-            f"{len(ours)} executions stand under trigger id {run.trigger_id} of job {run.job_id}, "
-            "where the API promises one. Their outcome is not guessed."
+            f"{len(ours)} executions stand under its trigger id, where the API promises one. Their outcome "
+            "is not guessed."
         )
     idle_long = status.state is JobState.IDLE and run.idle_for(now) >= run.start_timeout
     if ours:
@@ -239,8 +259,8 @@ def _judge_ours(run: Run, execution: Execution, idle_long: bool, now: datetime) 
     if not run.is_over_without_end(now):
         return replace(verdict, settles=True)
     raise errors.ContractError(
-        f"TimeXtender job {run.job_id} has been idle for {for_people(run.idle_for(now))}, so that its "
-        f"execution under trigger id {run.trigger_id} is over, but it is not known how: {execution.problem}"
+        f"it has been idle for {for_people(run.idle_for(now))}, so that its execution is over, but it is not "
+        f"known how: {execution.problem}"
     )
 
 
@@ -283,7 +303,7 @@ def _judge_since(
         why += f" One has begun whose state was not understood: {unclear[0].problem}"
         late = run.idle_for(now) >= run.start_timeout
         if late and run.is_over_without_end(now):
-            raise errors.ContractError(f"TimeXtender job {status.job_id} is idle. {why}")
+            raise errors.ContractError(f"it is idle. {why}")
         return Waiting("unknown", why, late)
     if ends := [execution.end for execution in executions if execution.end is not None]:
         why += (
@@ -295,8 +315,8 @@ def _judge_since(
 
 def _judge_absence(run: Run, executions: Sequence[Execution], now: datetime) -> NeverStarted:
     """Judge that the whole log of an idle job shows no execution under the trigger id."""
-    idle = f"TimeXtender job {run.job_id} has been idle for {for_people(run.idle_for(now))}"
-    nothing = f"its log shows no execution under trigger id {run.trigger_id}"
+    idle = f"it has been idle for {for_people(run.idle_for(now))}"
+    nothing = "its log shows no execution under the trigger id"
     recent = [e for e in executions if e.start is None or e.start > run.asked_at - LONG_BEFORE]
     nameless = [e for e in recent if e.trigger_id is None]
     if nameless:
@@ -343,29 +363,30 @@ def judge_execution(execution: Execution) -> Waiting | Succeeded | Failed:
     if execution.state is ExecutionState.SUCCEEDED:
         return Succeeded(execution)
     if execution.state is ExecutionState.FAILED:
-        return Failed(execution, _why_failed(execution))
+        return _failed(execution)
     if execution.state is ExecutionState.RUNNING:
         return Waiting("running", "The execution is running.")
     if not execution.is_over:
         return Waiting("unknown", f"The execution's state was not understood: {execution.problem}")
     ended = f" at {execution.end.isoformat()}" if execution.end else ""
     raise errors.ContractError(
-        f"The execution of TimeXtender job {execution.job_id} under trigger id {execution.trigger_id} "
-        f"ended{ended}, but it is not known how: {execution.problem}"
-    )
+        f"the execution ended{ended}, but it is not known how: {execution.problem}"
+    ).about(Of(trigger_id=execution.trigger_id))
 
 
-def _why_failed(execution: Execution) -> str:
-    why = (
-        f"TimeXtender job {execution.job_id} failed (trigger id {execution.trigger_id}): "
-        f"{shorten(plain((execution.message or 'TimeXtender gave no message.')[:_WHY_BYTES]), 500)}"
-    )
-    errors = [log.message[:_WHY_BYTES] for log in execution.logs if log.level >= 40][-ERROR_LINES:]
-    for number, line in enumerate(map(plain, errors)):
-        if number == 0:
-            why += "\nIts last error lines:"
-        why += f"\n  {shorten(line, (_WHY_BYTES - len(json.dumps(why))) // (len(errors) - number) - 3)}"
-    return why
+def _failed(execution: Execution) -> Failed:
+    why = _shown(execution.message or "TimeXtender gave no message.", _TEXT_BYTES)
+    errors = [log.message for log in execution.logs if log.level >= 40][-ERROR_LINES:]
+    lines: list[str] = []
+    for number, line in enumerate(errors):
+        left = _WHY_BYTES - len(json.dumps([why, *lines]))
+        lines.append(_shown(line, left // (len(errors) - number) - len('"", ')))
+    return Failed(execution, why, tuple(lines))
+
+
+def _shown(text: str, size: int) -> str:
+    """Return a text as a message shows it, of at most so many bytes as JSON."""
+    return shorten(plain(text[:_WHY_BYTES]), size)
 
 
 def shorten(text: str, size: int) -> str:
@@ -374,20 +395,66 @@ def shorten(text: str, size: int) -> str:
     return text[: bisect_right(used, size - 3)] + "..." if used and used[-1] > size else text
 
 
-def conclude(verdict: Final) -> dict[str, Any]:
+def conclude(verdict: Final, job_name: str | None = None) -> dict[str, Any]:
     """Return as plain JSON what a success is, and raise what else a final verdict says.
 
-    :return: ``{"job_id", "trigger_id", "state", "start", "end", "duration"}``.
+    :return: as :func:`result`.
     :raises JobFailed: for :class:`Failed`. :raises JobNeverStarted: for :class:`NeverStarted`.
     """
     if isinstance(verdict, Failed):
-        raise errors.JobFailed(verdict.why)
+        one = verdict.execution
+        failed = errors.JobFailed(verdict.why, error_lines=verdict.error_lines, start=one.start, end=one.end)
+        raise failed.about(Of(one.job_id, job_name, one.trigger_id))
     if isinstance(verdict, NeverStarted):
         raise errors.JobNeverStarted(verdict.why)
     if isinstance(verdict, Idle):
-        nothing = dict.fromkeys(("trigger_id", "start", "end", "duration"))
-        return {"job_id": verdict.job_id, "state": JobState.IDLE.value, **nothing}
-    return verdict.execution.to_dict()
+        nothing = Execution(verdict.job_id, None, None)
+        return {**result(nothing, job_name), "state": JobState.IDLE.value}
+    return result(verdict.execution, job_name)
+
+
+def result(execution: Execution, job_name: str | None) -> dict[str, Any]:
+    """Return as plain JSON what is told of an execution, with texts of a limited length.
+
+    :return: ``{"job_id", "job_name", "trigger_id", "state", "start", "end", "duration", "message",
+        "problem"}``.
+    """
+    told = execution.to_dict()
+    texts = {name: told[name] and _shown(told[name], _TEXT_BYTES) for name in ("message", "problem")}
+    return {"job_id": told.pop("job_id"), "job_name": _name(job_name), **told, **texts}
+
+
+def _name(job_name: str | None) -> str | None:
+    return job_name and shorten(job_name, _NAME_BYTES)
+
+
+def event_of(error: errors.TimeXtenderError) -> dict[str, Any]:
+    """Return as plain JSON what a trigger tells of an error: :func:`result_of` raises it."""
+    told: dict[str, Any] = {
+        "job_id": error.job_id,
+        "job_name": _name(error.job_name),
+        "trigger_id": error.trigger_id,
+        "error": type(error).__name__,
+        "message": shorten(error.reason, _WHY_BYTES),
+    }
+    if isinstance(error, errors.JobError):
+        told["error_lines"] = list(error.error_lines)
+        for name, time in (("start", error.start), ("end", error.end)):
+            told[name] = time.isoformat() if time else None
+    return told
+
+
+def _error_of(event: Mapping[str, Any]) -> errors.TimeXtenderError:
+    kind, message = errors.named(str(event["error"])), str(event.get("message"))
+    of = Of(event.get("job_id"), event.get("job_name"), event.get("trigger_id"))
+    if kind is None:
+        return errors.TimeXtenderError(f"{event['error']}: {message}").about(of)
+    if not issubclass(kind, errors.JobError):
+        return kind(message).about(of)
+    # 0.1.0 has told the message with the job and the ids in it.
+    message = message.removeprefix(f"TimeXtender job {of.job_id} failed (trigger id {of.trigger_id}): ")
+    start, end = (parse_time(event.get(name)) for name in ("start", "end"))
+    return kind(message, error_lines=event.get("error_lines", ()), start=start, end=end).about(of)
 
 
 def result_of(event: Any, *states: str) -> dict[str, Any]:
@@ -398,7 +465,7 @@ def result_of(event: Any, *states: str) -> dict[str, Any]:
     """
     if isinstance(event, Mapping):
         if "error" in event:
-            raise errors.named(str(event["error"]), str(event.get("message")))
+            raise _error_of(event)
         if event.get("state") in states and {"job_id", "trigger_id"} <= set(event):
             return dict(event)
     raise errors.ContractError(f"The trigger's event is not understood: {event!r}.")
@@ -416,10 +483,7 @@ def last_completed(executions: Sequence[Execution], after: datetime) -> Executio
     over = [execution for execution in executions if execution.is_over]
     if over and not any(execution.end or execution.start for execution in executions):
         hint = over[0].end_problem or override_hint("their times", "execution.start and .end")
-        raise errors.ContractError(
-            f"{len(over)} executions of TimeXtender job {over[0].job_id} have ended, and nobody knows when. "
-            f"{hint}"
-        )
+        raise errors.ContractError(f"{len(over)} of its executions have ended, and nobody knows when. {hint}")
     timed = [(execution.end or execution.start, execution) for execution in over]
     completed = [(moment, execution) for moment, execution in timed if moment and moment >= after]
     last = max((moment for moment, _ in completed), default=None)
@@ -429,9 +493,9 @@ def last_completed(executions: Sequence[Execution], after: datetime) -> Executio
     candidates = [execution for _, execution in completed] if unknown else latest
     if len({execution.state for execution in candidates}) > 1:
         raise errors.ContractError(
-            f"{len(completed)} executions of TimeXtender job {executions[0].job_id} have begun or ended "
-            f"since {after.isoformat()}, and their ends are not known, or equal, so that it cannot be told "
-            f"which of them ended last. {override_hint('the ends', 'execution.end')}"
+            f"{len(completed)} of its executions have begun or ended since {after.isoformat()}, and their "
+            "ends are not known, or equal, so that it cannot be told which of them ended last. "
+            f"{override_hint('the ends', 'execution.end')}"
         )
     return latest[0] if latest else None
 

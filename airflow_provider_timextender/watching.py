@@ -13,7 +13,7 @@ import random
 import sys
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from functools import partial
@@ -26,7 +26,9 @@ from airflow.triggers.base import TriggerEvent
 from airflow_provider_timextender import errors, jobs_api, model
 from airflow_provider_timextender.hooks import TimeXtenderHook
 from airflow_provider_timextender.inputs import to_seconds
+from airflow_provider_timextender.naming import Named, Of, said
 from airflow_provider_timextender.polling import Poll, Snapshot, every, shared_poll
+from airflow_provider_timextender.verdict import result
 
 CLASS_PATH = "airflow_provider_timextender.triggers.JobFinishedTrigger"
 """Under which name Airflow has stored this trigger since 0.1.0."""
@@ -229,6 +231,7 @@ class Found:
     """What one read of a job's log shows as ended, on its way to the watchers.
 
     :ivar job_id: ``None`` if nothing was read, and a watcher only gets the time to tell one more.
+    :ivar job_name: ``None`` if it is not known.
     :ivar ends: all that has ended. :ivar early: the names of those that may be said to have ended too early.
     :ivar running: the one of these that a busy job is probably busy with.
     :ivar healed: the log could not be read before.
@@ -241,6 +244,7 @@ class Found:
     early: frozenset[str] = frozenset()
     running: str | None = None
     healed: bool = False
+    job_name: str | None = None
     more: bool = False
     when_stored: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     passed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -276,13 +280,18 @@ class Turn:
         return True
 
 
+Backlog = dict[tuple[str, str], tuple[End, str | None]]
+"""What is to be told: the job's id and the name of the end, with that end and the job's name."""
+
+
 class JobFinishedTrigger(BaseEventTrigger):
     """Fires for each execution that finishes, whoever started it: for an asset's watcher (Airflow 3).
 
-    The event, which a DAG finds as ``payload`` in the extra of the asset's event, is ``{"job_id",
-    "trigger_id", "state", "start", "end", "duration"}`` with times in ISO 8601 and UTC and the duration in
-    seconds. ``state`` is ``"succeeded"``, ``"failed"``, or ``None`` if the API's word is in no table; the
-    trigger id is the blank guid for an execution that was started by hand.
+    The event, which a DAG finds as ``payload`` in the extra of the asset's event, is ``{"job_id", "job_name",
+    "trigger_id", "state", "start", "end", "duration", "message", "problem"}`` with times in ISO 8601 and UTC
+    and the duration in seconds. ``state`` is ``"succeeded"``, ``"failed"``, or ``None`` if the API's word is
+    in no table, and then ``problem`` says so; ``message`` is TimeXtender's own. The trigger id is the blank
+    guid for an execution that was started by hand, and ``job_name`` is ``None`` if it could not be had.
 
     On Airflow 3.3 and later the executions that have been told are remembered with the asset, and only after
     Airflow has stored the event: a restart loses none, and tells one twice if it happens within the second
@@ -317,6 +326,7 @@ class JobFinishedTrigger(BaseEventTrigger):
         self.timextender_conn_id = timextender_conn_id
         self.poll_interval = to_seconds(poll_interval, "poll_interval")
         self._named: list[str] | None = None if job_names else []
+        self._names: dict[str, str | None] = {}
         self._hidden: set[str] = set()
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -364,14 +374,14 @@ class JobFinishedTrigger(BaseEventTrigger):
     async def filter_shared_stream(self, shared_stream: AsyncIterator[Found]) -> AsyncIterator[TriggerEvent]:
         """Yield an event for each execution that has not been told yet, at most one for each thing found."""
         told = remembered = await self._recall()
-        backlog: dict[tuple[str, str], End] = {}
+        backlog: Backlog = {}
         clock = asyncio.get_running_loop().time
         last = -math.inf
         async for found in shared_stream:
             if found.job_id is not None:
                 told = self._take(told, found.job_id, found, backlog)
-            for (job_id, name), end in list(backlog.items()):
-                event = end.execution.to_dict()
+            for (job_id, name), (end, job_name) in list(backlog.items()):
+                event = result(end.execution, job_name)
                 wanted = self.states is None or event["state"] in self.states
                 if wanted:
                     await asyncio.sleep(max(0.0, last + SPACING - clock()))
@@ -386,24 +396,25 @@ class JobFinishedTrigger(BaseEventTrigger):
                 found.when_stored.append(partial(self._remember, told))
                 remembered = told
 
-    def _take(self, told: Told, job_id: str, found: Found, backlog: dict[tuple[str, str], End]) -> Told:
+    def _take(self, told: Told, job_id: str, found: Found, backlog: Backlog) -> Told:
         """Put what is news into the backlog."""
+        of = Of(job_id, found.job_name)
         if found.healed and not told.knows(job_id):
-            self._warn(job_id, "what ended before this look is not told.")
+            self._warn(of, "what ended before this look is not told.")
         told = told.begun(job_id, [end for end in found.ends if end.name != found.running])
         if told.hides(job_id, found.ends) and job_id not in self._hidden:
             self._hidden.add(job_id)
             self._warn(
-                job_id,
+                of,
                 "its executions without a readable time are not told, as there are more of them than can be "
                 "remembered.",
             )
         for end in told.news(job_id, [end for end in found.ends if end.name not in found.early]):
-            backlog.setdefault((job_id, end.name), end)
+            backlog.setdefault((job_id, end.name), (end, found.job_name))
         return told
 
-    def _warn(self, job_id: str, text: str) -> None:
-        self.log.warning("TimeXtender job %s: %s", job_id, text)
+    def _warn(self, of: Named, text: str) -> None:
+        self.log.warning("%s", said(text, of))
 
     async def _recall(self) -> Told:
         try:
@@ -447,6 +458,7 @@ class JobFinishedTrigger(BaseEventTrigger):
                         read = await self._read(poll, job_id, status, turn)
                         if read is not None:
                             found = read
+                            found.job_name = await self._name_of(poll, job_id) if read.ends else None
                             yield found
                 while found.more:
                     found = Found()
@@ -457,13 +469,23 @@ class JobFinishedTrigger(BaseEventTrigger):
         if snapshot.problem is not None:
             raise snapshot.problem
         if self._named is None:
-            jobs = await poll.send(jobs_api.list_jobs())
+            jobs = await poll.jobs()
+            self._names |= {model.canonical(job.id): job.name for job in jobs}
             self._named = [model.find_job(jobs, name).id for name in self.job_names or ()]
         watched = [*(self.job_ids or ()), *self._named] or [s.job_id for s in snapshot.statuses.values()]
         by_id = {model.canonical(job_id): job_id for job_id in watched}
         found = ((job_id, snapshot.statuses.get(key)) for key, job_id in by_id.items())
         # Asked for as the API itself writes it, which may compare letter by letter.
         return {status.job_id if status else job_id: status for job_id, status in found}
+
+    async def _name_of(self, poll: Poll, job_id: str) -> str | None:
+        """Return a job's name; it is only for people, so that it is borne if the list cannot be had."""
+        key = model.canonical(job_id)
+        if key not in self._names:
+            with suppress(errors.TimeXtenderError):
+                names = {model.canonical(job.id): job.name for job in await poll.jobs()}
+                self._names |= {key: None, **names}
+        return self._names.get(key)
 
     async def _read(
         self, poll: Poll, job_id: str, status: model.JobStatus | None, turn: Turn
@@ -474,8 +496,9 @@ class JobFinishedTrigger(BaseEventTrigger):
         except errors.TimeXtenderError as error:
             return self._pass_over(job_id, status, error, turn)
         healed = bool(turn.trouble)
+        of = Of(job_id, self._names.get(model.canonical(job_id)))
         if healed:
-            self._warn(job_id, "its log can be read again.")
+            self._warn(of, "its log can be read again.")
             turn.trouble = ""
         idle = status is None or status.state is model.JobState.IDLE
         # A state without an end may be set before the end: it counts when two looks at an idle job show it.
@@ -495,7 +518,7 @@ class JobFinishedTrigger(BaseEventTrigger):
         for what, problem in problems.items():
             if problem and what not in turn.said:
                 turn.said.add(what)
-                self._warn(job_id, f"{problem} {what}")
+                self._warn(of, f"{problem} {what}")
         return Found(job_id, seen.ends, early, running, healed)
 
     def _pass_over(
@@ -510,7 +533,7 @@ class JobFinishedTrigger(BaseEventTrigger):
             turn.trouble = str(error)
             until = "this watcher is started anew" if too_large else "its turn comes again"
             self._warn(
-                job_id,
+                Of(job_id, self._names.get(model.canonical(job_id))),
                 "its log cannot be read, so that what has ended is not told. It is not asked for before "
                 f"{until}. {error}",
             )

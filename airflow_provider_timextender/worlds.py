@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 from airflow_provider_timextender import life
 from airflow_provider_timextender.errors import InvalidInput, SubmissionUncertain
 from airflow_provider_timextender.inputs import span
-from airflow_provider_timextender.jobs_api import Call, job_status
-from airflow_provider_timextender.model import JobStatus, canonical
+from airflow_provider_timextender.jobs_api import Call, job_status, list_jobs
+from airflow_provider_timextender.model import Job, JobStatus, canonical
+from airflow_provider_timextender.naming import Named
 from airflow_provider_timextender.submission import Record, Tries
 from airflow_provider_timextender.verdict import Run, Waiting
 
@@ -79,6 +81,10 @@ class Worker:
         """Carry a call once."""
         return self._hook.send(call)
 
+    async def jobs(self) -> Sequence[Job]:
+        """Ask for all jobs."""
+        return await self.send(list_jobs())
+
     async def status(self, job_id: str) -> tuple[JobStatus, datetime]:
         """Ask what a job does."""
         status = await self.send(job_status(job_id))
@@ -105,7 +111,7 @@ class Worker:
 class TaskOnWorker(Worker):
     """The world of a task that queues a job; what is to last is in Airflow's task state store.
 
-    :param tell: pushes an XCom.
+    :param tell: pushes XComs.
     """
 
     def __init__(
@@ -115,7 +121,7 @@ class TaskOnWorker(Worker):
         context: Context,
         *,
         retries: int,
-        tell: Callable[[str, str], None],
+        tell: Callable[[Named], None],
         defer: Callable[[Run, life.Limits], NoReturn] | None,
     ) -> None:
         super().__init__(hook, log, defer=defer)
@@ -123,6 +129,7 @@ class TaskOnWorker(Worker):
         dag_run: Any = context.get("dag_run")
         self._store: Any = context.get("task_state_store")  # Airflow 3.3 and later
         self.tell = tell
+        self.show_name = partial(show_name, context)
         self.tries = Tries(
             ti.try_number, ti.max_tries or 0, retries, getattr(dag_run, "clear_number", None) or 0
         )
@@ -164,6 +171,7 @@ class TaskOnWorker(Worker):
                 STATE_KEY,
                 {
                     "job_id": run.job_id,
+                    "job_name": run.job_name,
                     "trigger_id": run.trigger_id,
                     "state": seen.state,
                     "since": self.now().isoformat(),
@@ -171,6 +179,17 @@ class TaskOnWorker(Worker):
             )
         except Exception:
             self.log.warning("Could not show the state", exc_info=True)
+
+
+def show_name(context: Any, of: Named) -> None:
+    """Let ``{{ job_name }}`` stand in a task's ``map_index_template`` for the job's name, or else its id.
+
+    Airflow renders that when the task has ended. What a DAG itself calls so keeps its meaning.
+    """
+    macros = getattr(context.get("dag"), "user_defined_macros", None) or {}
+    name = of.job_name or of.job_id
+    if name and "job_name" not in macros:
+        context.setdefault("job_name", name)
 
 
 class Triggerer:
@@ -205,6 +224,10 @@ class Triggerer:
             raise RuntimeError(f"A trigger only reads, and was to send {call.method} {call.path}.")
         return await self._poll.send(call)
 
+    async def jobs(self) -> Sequence[Job]:
+        """Return all jobs, as the poll has them."""
+        return await self._poll.jobs()
+
     async def status(self, job_id: str) -> tuple[JobStatus, datetime]:
         """Return what the poll has seen; where the wait ends before it looks again, ask."""
         seen = self._poll.newest
@@ -212,8 +235,7 @@ class Triggerer:
             return await self.send(job_status(job_id)), self.now()
         self._used = seen.number
         if seen.problem is not None:
-            # All that share the poll raise it, each with a traceback of its own.
-            problem = copy.copy(seen.problem)
+            problem = copy.copy(seen.problem)  # one of its own, with its own traceback and its own job
             problem.of_poll = True
             raise problem
         status = seen.statuses.get(canonical(job_id))

@@ -26,7 +26,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     "the life": ("life",),
     "data and rules": (
         "recording", "check", "evidence", "connection", "inputs", "logs", "submission", "verdict",
-        "jobs_api", "vocabulary", "model", "errors", "provider_info",
+        "jobs_api", "vocabulary", "model", "errors", "naming", "provider_info",
     ),
     "the other side of the wire": ("simulator",),
 }  # fmt: skip

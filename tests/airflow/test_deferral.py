@@ -106,14 +106,14 @@ def test_r22_r26_the_operator_ends_alike_in_every_mode(simulator: Simulator, mod
         with pytest.raises((errors.JobError, AirflowFailException)) as caught:
             run()
         (execution,) = simulator.world.executions
-        which = rf"TimeXtender job {job.id} \(trigger id {execution.trigger_id}\): "
-        stopped = rf"Stopped waiting for {which}"
+        stopped = "TimeXtender job 'load': stopped waiting: "
+        ids = rf"\s+\(job id {job.id}, trigger id {execution.trigger_id}\)"
         unknown = rf"{stopped}its outcome could not be found out"
         runs_on = r"The execution may still be running in TimeXtender, so this task is not retried\."
         expected = {
-            "fails": rf"TimeXtender job {job.id} failed .*: Transfer task .*\n"
+            "fails": r"TimeXtender job 'load' failed: Transfer task .*\n"
             r"Its last error lines:\n  Invalid column .*",
-            "never starts": rf"TimeXtender job {job.id} has been idle for .* and its log shows no .*",
+            "never starts": r"TimeXtender job 'load': it has been idle for .* and its log shows no .*",
             "unknown end": rf"{unknown} \(ContractError: .*'Hibernating'.*would understand no more, .*",
             "times out": rf"{stopped}it was not over after 0\.5 s\. The \w+ is running\. {runs_on}",
             "unreachable": rf"{unknown} \(ServerError: .*HTTP 503.*{runs_on}",
@@ -122,10 +122,10 @@ def test_r22_r26_the_operator_ends_alike_in_every_mode(simulator: Simulator, mod
             end, AirflowFailException
         )
         assert type(caught.value) is kind
-        assert re.fullmatch(expected, str(caught.value), re.DOTALL), str(caught.value)
+        assert re.fullmatch(expected + ids, str(caught.value), re.DOTALL), str(caught.value)
     assert simulator.count("execute") == 1
     assert {r.method for r in simulator.requests if r.route != "execute"} == {"GET"}
-    assert set(ti.xcoms) == {"trigger_id", "job_id", "_link_TimeXtenderJobLink"}
+    assert set(ti.xcoms) == {"trigger_id", "job_id", "job_name", "_link_TimeXtenderJobLink"}
 
 
 @pytest.mark.parametrize("deferrable", [False, True])
@@ -197,7 +197,7 @@ def test_r29_a_setting_that_cannot_be_stored_is_refused_before_the_submission(
 def test_r22_r23_a_limit_that_airflow_enforces_is_a_sensor_timeout_too(simulator: Simulator) -> None:
     told = {"error": "Trigger timeout"}
     for soft_fail, kind in ((False, AirflowSensorTimeout), (True, AirflowSkipException)):
-        with pytest.raises(kind, match="Stopped waiting for TimeXtender job load"):
+        with pytest.raises(kind, match=r"^TimeXtender job 'load': stopped waiting: Airflow ended the wait"):
             sensor(soft_fail=soft_fail).resume_execution("__fail__", told, context_of(TaskInstance()))
 
 
@@ -238,8 +238,8 @@ def test_what_airflow_allows_does_not_break_the_triggerer(
 
 def test_r10_a_lost_trigger_is_told_with_what_was_pushed(simulator: Simulator) -> None:
     ti: Any = TaskInstance()
-    ti.xcom_pull = lambda key, **_: {"job_id": OTHER, "trigger_id": OTHER}[key]
-    with pytest.raises(AirflowFailException, match=rf"TimeXtender job {OTHER} \(trigger id {OTHER}\)"):
+    ti.xcom_pull = lambda key, **_: {"job_id": OTHER, "trigger_id": OTHER, "job_name": "load"}[key]
+    with pytest.raises(AirflowFailException, match=rf"^TimeXtender job 'load': .*job id {OTHER}, .* {OTHER}"):
         operator(deferrable=True).resume_execution("__fail__", {"error": "Trigger timeout"}, context_of(ti))
 
 

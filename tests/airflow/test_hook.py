@@ -12,11 +12,12 @@ import pytest
 import requests_mock
 import rich.pretty
 
-from airflow_provider_timextender import errors
+from airflow_provider_timextender import errors, model
 from airflow_provider_timextender.carrier import Carrier
 from airflow_provider_timextender.hooks import TimeXtenderHook
 from airflow_provider_timextender.life import Limits, Wait, run_through
 from airflow_provider_timextender.model import JobState
+from airflow_provider_timextender.naming import Of
 from airflow_provider_timextender.simulator import DIALECTS, Dialect, Fault, Job, Simulator
 from airflow_provider_timextender.triggers import JobExecutionTrigger
 from airflow_provider_timextender.verdict import Run
@@ -63,6 +64,8 @@ def test_all_endpoints_give_the_same_in_every_dialect(simulator: Simulator) -> N
         "start": execution.start.isoformat() if execution.start else None,
         "end": execution.end.isoformat() if execution.end else None,
         "duration": pytest.approx(load.duration, abs=1e-3),
+        "message": "Job completed.",
+        "problem": None,
     }
     assert [log.severity for log in execution.logs] == ["info"] * 3 + ["warning"]
     assert list(hook.iter_job_logs(load.id, receipt.trigger_id)) == list(execution.logs)
@@ -73,15 +76,15 @@ def test_all_endpoints_give_the_same_in_every_dialect(simulator: Simulator) -> N
 def test_iter_job_logs_of_a_whole_job_and_of_no_execution(simulator: Simulator) -> None:
     hook, load = TimeXtenderHook(), simulator.job("load")
     assert list(hook.iter_job_logs(load.id)) == []
-    with pytest.raises(errors.ExecutionNotFound, match=f"job {load.id} shows no execution under trigger id"):
+    with pytest.raises(errors.ExecutionNotFound, match=f"job {load.id}: its log shows no execution"):
         next(hook.iter_job_logs(load.id, load.id))
 
 
 @pytest.mark.parametrize(
-    "given", [{}, {"job_id": "x", "job_name": "y"}, {"job_id": None}], ids=["none", "both", "None"]
+    "given", [{}, {"job_id": None}, {"job_id": None, "job_name": None}], ids=["nothing", "None", "twice None"]
 )
 def test_r38_a_job_is_given_by_id_or_name(simulator: Simulator, given: dict[str, Any]) -> None:
-    with pytest.raises(errors.InvalidInput, match="either a job id or a job name"):
+    with pytest.raises(errors.InvalidInput, match="Give a job id or a job name"):
         TimeXtenderHook().get_job(**given)
     assert simulator.requests == []
 
@@ -98,10 +101,30 @@ def test_r38_no_or_several_matches(simulator: Simulator) -> None:
         hook.get_job("22222222-2222-2222-2222-222222222222")
 
 
-def test_an_id_costs_no_look_up(simulator: Simulator) -> None:
-    load = simulator.job("load")
-    assert TimeXtenderHook().resolve_job_id(load.id.upper(), None) == load.id.upper()
-    assert simulator.requests == []
+def test_r49_a_job_may_be_given_by_both_if_they_agree(simulator: Simulator) -> None:
+    hook, load = TimeXtenderHook(), simulator.job("load")
+    assert hook.get_job(load.id.upper(), "load").name == "load"
+    twin = Job("load", id="11111111-1111-1111-1111-111111111111")
+    simulator.world.jobs[twin.id] = twin
+    assert hook.get_job(twin.id, "load").id == twin.id, "the id tells two of one name apart"
+    with pytest.raises(errors.InvalidInput, match=f"'Stock' .*do not belong together.* {load.id} .*'load'"):
+        hook.get_job(load.id, "Stock")
+    with pytest.raises(errors.InvalidInput, match="no job with the id 2222"):
+        hook.get_job("22222222-2222-2222-2222-222222222222", "load")
+
+
+def test_r49_the_name_of_a_job_given_by_id_is_asked_for_once_and_need_not_be_there(
+    simulator: Simulator,
+) -> None:
+    hook, load = TimeXtenderHook(max_unreachable=60), simulator.job("load")
+    upper = load.id.upper()
+    assert hook.resolve_job(Of(upper)) == model.Job(upper, "load"), "the id is kept as it was given"
+    assert hook.resolve_job(Of("22222222-2222-2222-2222-222222222222")).name is None
+    for fault in (Fault("status", status=503), Fault("html"), Fault("status", status=401), Fault("reset")):
+        before = simulator.count("jobs")
+        simulator.fault("jobs", always=fault)
+        assert hook.resolve_job(Of(upper)) == model.Job(upper, None)
+        assert simulator.count("jobs") == before + 1
 
 
 @pytest.mark.parametrize("bad", ["7", "../jobs", "00000000-0000-0000-0000-000000000000"])
@@ -113,7 +136,7 @@ def test_bad_ids_are_refused_before_anything_is_sent(simulator: Simulator, bad: 
         lambda: hook.get_job_logs(bad),
         lambda: hook.get_job_logs(good, bad),
         lambda: hook.get_job(bad),
-        lambda: hook.resolve_job_id(bad, None),
+        lambda: hook.get_job(bad, "load"),
     ):
         with pytest.raises(errors.InvalidInput):
             call()

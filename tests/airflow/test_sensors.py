@@ -54,6 +54,9 @@ def test_success_is_a_dict_with_what_the_execution_was(
         "start": datetime.fromtimestamp(execution.started, timezone.utc).isoformat(timespec="microseconds"),
         "end": datetime.fromtimestamp(execution.ended, timezone.utc).isoformat(timespec="microseconds"),
         "duration": pytest.approx(0.2, abs=1e-3),
+        "job_name": "load",
+        "message": "Job completed.",
+        "problem": None,
     }
 
 
@@ -99,7 +102,8 @@ def test_r22_r23_one_table_for_all_modes_and_only_a_timeout_skips(
         "unknown end": (AirflowFailException, "ContractError: .*'Hibernating'"),
         "times out": (
             AirflowSkipException if soft_fail else AirflowSensorTimeout,
-            r"Stopped waiting for .*: it was not over after 0\.4 s\. The (job|execution) is running",
+            r"^TimeXtender job 'load': stopped waiting: it was not over after 0\.4 s\. "
+            r"The (job|execution) is running",
         ),
         "unreachable": (errors.ServerError, "HTTP 503"),
         "refused": (AirflowFailException, "API key was refused"),
@@ -211,6 +215,9 @@ def test_without_a_trigger_id_it_waits_until_the_job_is_idle(
         "start": None,
         "end": None,
         "duration": None,
+        "job_name": "load",
+        "message": None,
+        "problem": None,
     }
     assert simulator.count("logs") == simulator.count("execution logs") == 0
 
@@ -267,8 +274,8 @@ def test_r24_what_ended_too_early_does_not_count_and_what_comes_does(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"job_name": None}, "either a job id or a job name"),
-        ({"job_id": OTHER}, "either a job id or a job name"),
+        ({"job_name": None}, "job_name was given, but is None at run time"),
+        ({"job_id": OTHER}, f"no job with the id {OTHER}"),
         ({"trigger_id": "None"}, "trigger id 'None' is not a guid"),
         ({"trigger_id": "00000000-0000-0000-0000-000000000000"}, "blank guid"),
         ({"trigger_id": ""}, "trigger_id was given, but is '' at run time"),

@@ -89,7 +89,9 @@ def test_r34_a_failure_is_a_small_event_however_much_there_is_to_say(simulator: 
     job.outcome, job.message, job.lines = "failed", "\U0001f4a5" * 5000, 3000
     event = fire(trigger(trigger_id=simulator.run("load").trigger_id))
     assert event["error"] == "JobFailed"
-    assert "Invalid column name" in event["message"]
+    assert event["job_name"] == "load"
+    assert "Invalid column name" in " ".join(event["error_lines"])
+    assert event["start"] < event["end"]
 
 
 def test_r39_what_a_release_has_stored_still_rebuilds() -> None:
@@ -100,7 +102,7 @@ def test_r39_what_a_release_has_stored_still_rebuilds() -> None:
         "start_timeout", "poll_interval", "timeout", "execution_deadline", "max_unreachable", "known_key",
         "end_with",
     }  # fmt: skip
-    assert set(arguments) == of_0_1_0 | {"resumed"}
+    assert set(arguments) == of_0_1_0 | {"resumed", "known_job"}
     assert JobExecutionTrigger(**{name: arguments[name] for name in of_0_1_0}).arguments == arguments
     assert set(JobFinishedTrigger().serialize()[1]) == {
         "job_ids", "job_names", "states", "timextender_conn_id", "poll_interval"
@@ -111,8 +113,8 @@ def test_r39_what_a_release_has_stored_still_rebuilds() -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"job_name": None}, "either a job id or a job name"),
-        ({"job_id": OTHER, "job_name": "load"}, "either a job id or a job name"),
+        ({"job_name": None}, "a job id or a job name"),
+        ({"job_id": OTHER, "job_name": "load"}, f"no job with the id {OTHER}"),
         ({"job_name": "Lod"}, "No job is named 'Lod'"),
         ({"trigger_id": "None"}, "'None' is not a guid"),
         ({"trigger_id": " "}, "trigger_id was given, but is ' '"),
@@ -405,7 +407,7 @@ def test_r16_a_kill_says_that_the_job_runs_on(
     asyncio.run(one.on_kill())
     (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert (
-        f"not stopped: the API has no way to. Its execution runs on (trigger id {OTHER})"
+        f"not stopped: the API has no way to. Its execution runs on. (trigger id {OTHER})"
         in record.getMessage()
     )
     assert simulator.requests == []

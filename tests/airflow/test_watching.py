@@ -199,7 +199,10 @@ def test_r16_each_execution_that_finishes_is_told_once_through_restarts(organisa
     assert sorted(ids(told)) == sorted(e.trigger_id for e in [*first, second])
     assert BLANK_TRIGGER_ID in ids(told)
     assert {e["state"] for e in told} == {"succeeded"}
-    assert set(told[0]) == {"job_id", "trigger_id", "state", "start", "end", "duration"}
+    assert {"job_id", "trigger_id", "state", "start", "end", "duration"} <= set(told[0])
+    assert {(e["job_name"], e["message"], e["problem"]) for e in told} == {
+        (f"job {number}", "Job completed.", None) for number in (1, 2)
+    }
 
 
 @shares

@@ -500,7 +500,7 @@ def error_of(this: Try) -> str:
         return ""
     if named := re.search(rf"\b({'|'.join(ERRORS)})\b", this.message):
         return named[1]
-    return "WaitTimeout" if this.message.startswith("Stopped waiting for TimeXtender") else ""
+    return "WaitTimeout" if ": stopped waiting: " in this.message else ""
 
 
 def judge(life: Life) -> None:

@@ -168,9 +168,9 @@ MUTATIONS = (
     Mutation(
         "only a failed execution is queued anew",
         "life",
-        '        if isinstance(verdict, Failed):\n            self._warn("The execution of an',
+        '        if isinstance(verdict, Failed):\n            self._warn(f"the execution of an',
         "        if isinstance(verdict, Succeeded):\n            return True\n"
-        '        if isinstance(verdict, Failed):\n            self._warn("The execution of an',
+        '        if isinstance(verdict, Failed):\n            self._warn(f"the execution of an',
         ("deaths",),
     ),
     Mutation(
@@ -329,8 +329,8 @@ MUTATIONS = (
     Mutation(
         "an event that a trigger tells ends the task",
         "life",
-        '                self._is_told_of(told)\n                self._finish()\n                return str(told["trigger_id"])',
-        "                pass",
+        "            if self.trigger_id is not None:\n                self._finish()\n                return self.trigger_id\n",
+        "",
         ("undisturbed",),
     ),
 )

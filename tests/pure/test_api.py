@@ -170,6 +170,8 @@ def test_execution_and_its_log() -> None:
         "start": "2026-01-01T10:00:00+00:00",
         "end": "2026-01-01T10:02:30.500000+00:00",
         "duration": 150.5,
+        "message": "no space",
+        "problem": None,
     }
     assert first.to_dict() == {
         "time": "2026-01-01T10:00:00+00:00",

@@ -43,6 +43,9 @@ class Busy:
         self.reads.append(self.looks)
         return []
 
+    async def jobs(self) -> Any:
+        return []
+
     async def rest(self, run: Run, limits: life.Limits) -> None:
         self.looks += 1
 

@@ -129,10 +129,12 @@ def test_r41_no_execution_can_forge_a_line_or_fill_the_log(caplog: pytest.LogCap
     (execution,) = read(api.job_logs(JOB), [{"State": "Failed", "Message": EVIL, "Logs": [entry] * 6}])
     failed = verdict.judge_execution(execution)
     assert isinstance(failed, verdict.Failed)
-    assert is_plain(failed.why)
+    with pytest.raises(errors.JobFailed) as caught:
+        verdict.conclude(failed, EVIL)
+    assert is_plain(str(caught.value))
     assert is_plain(str(execution.trigger_id))
-    assert len(json.dumps(failed.why)) < 2048
-    list(logs.relay(execution, logging.getLogger("tests.task")))
+    assert len(json.dumps(verdict.event_of(caught.value))) < 2048
+    list(logs.relay(execution, EVIL, logging.getLogger("tests.task")))
     assert len(caplog.messages) == 8, "the state, that no time is told, and the entries"
     assert all(is_plain(message) and len(message) < 25_000 for message in caplog.messages)
 

@@ -99,6 +99,7 @@ def test_r39_a_record_is_stored_in_these_words() -> None:
         "since": "2025-12-31T00:00:10+00:00",
         "former": [],
         "keeper": 1,
+        "job_name": None,
     }
 
 

@@ -130,8 +130,6 @@ def test_r11_idle_without_an_execution_waits_for_the_start_timeout_and_then_neve
     verdict = judge(run, IDLE, [], after(600))
     assert isinstance(verdict, NeverStarted)
     assert "idle for 10 min 0 s" in verdict.why
-    assert TRIGGER in verdict.why
-    assert JOB in verdict.why
 
 
 def test_r11_a_first_look_after_a_long_time_gives_the_log_a_moment() -> None:
@@ -161,7 +159,7 @@ def test_r17_an_odd_state_is_waited_for_and_after_its_end_is_a_contract_error() 
 
 
 def test_two_executions_under_one_trigger_id_are_not_guessed() -> None:
-    with pytest.raises(errors.ContractError, match="2 executions stand under trigger id"):
+    with pytest.raises(errors.ContractError, match="2 executions stand under its trigger id"):
         judge(RUN, IDLE, [GOOD, BAD], after(0))
 
 
@@ -225,12 +223,11 @@ def test_r31_a_failure_says_why() -> None:
     logs = (log("begin", "info"), *errors_, log("\U0001f4a5" * 9999))
     verdict = judge(RUN, IDLE, [replace(BAD, message="no space", logs=logs)], after(0))
     assert isinstance(verdict, Failed)
-    assert verdict.why.startswith(f"TimeXtender job {JOB} failed (trigger id {TRIGGER}): no space\n")
-    assert "error 3\n" in verdict.why
-    assert "error 2\n" not in verdict.why
-    assert "begin" not in verdict.why
-    assert verdict.why.endswith("\U0001f4a5...")
-    assert len(json.dumps(verdict.why)) < 1450, "it fits an event"
+    assert verdict.why == "no space"
+    *lines, last = verdict.error_lines
+    assert lines == ["error 3", "error 4", "error 5", "error 6"]
+    assert last.endswith("\U0001f4a5...")
+    assert 1350 < len(json.dumps([verdict.why, *verdict.error_lines])) < 1410, "it fits an event"
 
 
 def test_r31_a_failure_without_message_or_log_says_so() -> None:
@@ -240,8 +237,11 @@ def test_r31_a_failure_without_message_or_log_says_so() -> None:
 
 
 def test_conclude_returns_or_raises() -> None:
-    assert conclude(Succeeded(GOOD)) == GOOD.to_dict()
-    assert conclude(Idle(JOB)) == {**dict.fromkeys(GOOD.to_dict()), "job_id": JOB, "state": "idle"}
+    good = {**GOOD.to_dict(), "job_name": "load"}
+    assert conclude(Succeeded(GOOD), "load") == good
+    assert conclude(Idle(JOB), "load") == {
+        **dict.fromkeys(good), "job_id": JOB, "job_name": "load", "state": "idle"
+    }  # fmt: skip
     with pytest.raises(errors.JobFailed, match="why"):
         conclude(Failed(BAD, "why"))
     with pytest.raises(errors.JobNeverStarted, match="why"):

@@ -22,8 +22,9 @@ from types import ModuleType
 from typing import Any, Literal
 
 from airflow_provider_timextender import errors, life, submission, verdict
-from airflow_provider_timextender.jobs_api import Answer, Call, job_status, read
+from airflow_provider_timextender.jobs_api import Answer, Call, job_status, list_jobs, read
 from airflow_provider_timextender.model import JobStatus
+from airflow_provider_timextender.naming import Named, Of
 from airflow_provider_timextender.simulator.dialects import DIALECTS, Dialect, Reply, folded
 from airflow_provider_timextender.simulator.world import Execution, Job, Outcome, World
 from airflow_provider_timextender.vocabulary import Vocabulary
@@ -442,8 +443,7 @@ class Airflow:
 
     def _task(self) -> Any:
         return self.universe.made["life"].Task(
-            job_id=None,
-            job_name="load",
+            job=Of(job_name="load"),
             wait=self.plan.wait,
             if_running=self.plan.if_running,
             interval=INTERVAL,
@@ -481,12 +481,7 @@ class Airflow:
                 self._start(1, self.universe.clock + RETRY_DELAY, cleared=True)
                 return
             except errors.TimeXtenderError as error:
-                event = {
-                    "job_id": run.job_id,
-                    "trigger_id": run.trigger_id,
-                    "error": type(error).__name__,
-                    "message": str(error),
-                }
+                event = made["verdict"].event_of(error)
             break
         if process != self.heeded:
             return
@@ -521,6 +516,9 @@ class _Place:
         found = await self._universe.exchange(call, self.point, self._task)
         self.understood.add(call.subject)
         return found
+
+    async def jobs(self) -> Any:
+        return await self.send(list_jobs())
 
     async def status(self, job_id: str) -> tuple[JobStatus, datetime]:
         at = self.now()
@@ -571,11 +569,15 @@ class _OnWorker(_Place):
         self._task.stored = None if record is None else json.dumps(record.to_dict())
         self.point("kept")
 
-    def tell(self, job_id: str, trigger_id: str) -> None:
+    def show_name(self, of: Named) -> None:
+        """Show nothing."""
+
+    def tell(self, of: Named) -> None:
+        assert of.trigger_id is not None
         self.point("tell")
-        self._task.told.append((self._universe.clock, folded(trigger_id)))
+        self._task.told.append((self._universe.clock, folded(of.trigger_id)))
         if self._process == self._task.heeded:
-            self._task.xcom = folded(trigger_id)
+            self._task.xcom = folded(of.trigger_id)
         self.point("told")
 
     def _access(self, what: str) -> None:
