@@ -22,6 +22,7 @@ from airflow_provider_timextender.inputs import to_seconds
 from airflow_provider_timextender.life import Life, Task, run_through
 from airflow_provider_timextender.logs import LogFilter, warn_that_it_runs_on
 from airflow_provider_timextender.model import Job, canonical, is_guid
+from airflow_provider_timextender.naming import Named, Of
 from airflow_provider_timextender.reporting import show
 from airflow_provider_timextender.submission import Record, Tries
 from airflow_provider_timextender.terminal import (
@@ -107,8 +108,7 @@ def run(args: Namespace) -> None:
     if not args.yes:
         _ask(hook, job)
     task = Task(
-        job_id=job.id,
-        job_name=job.name,
+        job=Of(job.id, job.name),
         wait=args.wait,
         if_running="submit",
         interval=interval,
@@ -119,7 +119,7 @@ def run(args: Namespace) -> None:
         since=None,
         decide="Look in TimeXtender whether the load has run before you start it again.",
     )
-    world = _Terminal(hook)
+    world = _Terminal(hook, job)
     life = Life(lambda: task, world)
     try:
         run_through(life.live())
@@ -129,9 +129,8 @@ def run(args: Namespace) -> None:
         raise
     except TimeXtenderError as error:
         if life.trigger_id is not None:
-            error.args = (
-                f"Stopped waiting for {_called(job)}: {error} {_its_log(args, job, life.trigger_id)}",
-            )
+            error.args = (f"stopped waiting: {error.reason}",)
+            say(_its_log(args, job, life.trigger_id))
         raise
     except KeyboardInterrupt:
         _say_what_runs_on(args, job, life.record, world.log)
@@ -234,7 +233,7 @@ def _say_what_runs_on(args: Namespace, job: Job, record: Record | None, log: log
     if record is None:
         say("Nothing was started.")
         return
-    warn_that_it_runs_on(log, record.job_id, record.trigger_id)
+    warn_that_it_runs_on(log, record)
     if record.trigger_id:
         say(_its_log(args, job, record.trigger_id))
 
@@ -248,11 +247,16 @@ class _Terminal(Worker):
     lasts = False
     tries = Tries(number=1, most=1, retries=0)
 
-    def __init__(self, hook: TimeXtenderHook) -> None:
+    def __init__(self, hook: TimeXtenderHook, job: Job) -> None:
         log = logging.Logger("timextender", logging.INFO)  # noqa: LOG001 - in no tree that Airflow sets up
         log.addHandler(Lines())
         super().__init__(hook, log)
         self.state = "queued"
+        self._job = job
+
+    async def jobs(self) -> Sequence[Job]:
+        """Return the one that has been looked up already."""
+        return [self._job]
 
     def recall(self) -> Record | None:
         """Return nothing: there was no try before."""
@@ -261,8 +265,11 @@ class _Terminal(Worker):
     def keep(self, record: Record | None) -> None:
         """Leave the record to the life."""
 
-    def tell(self, job_id: str, trigger_id: str) -> None:
+    def tell(self, of: Named) -> None:
         """Leave that to the line that says that the job is queued."""
+
+    def show_name(self, of: Named) -> None:
+        """Leave that to the lines, which all have it."""
 
     def show(self, run: Run, seen: Waiting) -> None:
         """Remember what the job does."""

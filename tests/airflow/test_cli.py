@@ -254,14 +254,14 @@ def test_run_without_waiting_is_a_receipt(two: Simulator, command: Command) -> N
         "job_id": two.job("Load sales").id,
     }
     assert (ran.status, two.count("execute")) == (0, 1)
-    assert "Queued TimeXtender job 'Load sales'" in ran.err
+    assert "TimeXtender job 'Load sales': queued." in ran.err
 
 
 def test_run_and_wait_shows_the_way_and_the_log(two: Simulator, command: Command) -> None:
     ran = command("run", "Load sales", "--yes", "--wait", "--poll-interval", "0.1", "-o", "json")
     assert ran.status == 0
     assert json.loads(ran.out)[0]["state"] == "succeeded"
-    for part in ("Queued", "pending", "running", "succeeded", "Orders' finished.", "2 rows were truncated."):
+    for part in ("queued", "pending", "running", "succeeded", "Orders' finished.", "2 rows were truncated."):
         assert part in ran.err
     assert two.count("execute") == 1
 
@@ -290,9 +290,9 @@ def test_a_wait_that_is_over_says_how_to_look_again(two: Simulator, command: Com
     )
     (row,) = json.loads(ran.out)
     assert (ran.status, row["state"]) == (2, "running")
-    last = ran.err.splitlines()[-1]
-    assert last.startswith("Stopped waiting for 'Load sales': it was not over after 0.5 s.")
-    assert last.endswith(f"python -m airflow_provider_timextender logs 'Load sales' {row['trigger_id']}")
+    *_, hint, last = ran.err.splitlines()
+    assert last.startswith("TimeXtender job 'Load sales': stopped waiting: it was not over after 0.5 s.")
+    assert hint.endswith(f"python -m airflow_provider_timextender logs 'Load sales' {row['trigger_id']}")
 
 
 def test_a_lost_answer_is_made_up_for_as_in_a_task(
@@ -456,7 +456,7 @@ def test_airflow_timextender_run(two: Simulator, name: str, status: int) -> None
     )
     assert done.returncode == status
     assert json.loads(done.stdout)[0]["state"] == ("failed" if status else "succeeded")
-    assert f"Queued TimeXtender job '{name}'" in done.stderr
+    assert f"TimeXtender job '{name}': queued." in done.stderr
     assert "Traceback" not in done.stderr
     assert not shows_key(done.stdout + done.stderr)
 

@@ -62,9 +62,10 @@ def test_r16_many_tasks_wait_on_one_poll_through_the_death_of_their_triggerer(
     for number in range(COUNT):
         assert found["load", number, "trigger_id"] == found["load", number, "return_value"]
         assert ("load", number, "job_id") in found
+        assert ("load", number, "job_name") in found
         assert ("load", number, "_link_TimeXtenderJobLink") in found
     log = airflow.task_log("live_many", run_id)
-    assert log.count("succeeded. Its log:") == COUNT, "R32"
+    assert log.count("succeeded, and its log follows.") == COUNT, "R32"
 
 
 def test_each_execution_outside_airflow_starts_one_run_through_the_death_of_the_triggerer(

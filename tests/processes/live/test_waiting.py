@@ -44,7 +44,8 @@ def test_r31_a_failure_resumes_on_a_worker_that_says_why(airflow: Stack, simulat
     assert airflow.wait("live_failure", run_id, 90) == "failed"
     execution = simulator.world.executions[-1]
     log = airflow.task_log("live_failure", run_id)
-    assert f"TimeXtender job {execution.job.id} failed (trigger id {execution.trigger_id})" in log
+    assert f"TimeXtender job '{execution.job.name}' failed: " in log
+    assert f"(job id {execution.job.id}, trigger id {execution.trigger_id})" in log
     assert "JobFailed" in log
 
 
