@@ -16,7 +16,7 @@ from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_timextender import check as checking
 from airflow_provider_timextender import recording
-from airflow_provider_timextender.errors import InvalidInput, JobError, JobFailed, TimeXtenderError
+from airflow_provider_timextender.errors import InvalidInput, JobError, JobFailed, TimeXtenderError, about
 from airflow_provider_timextender.hooks import TimeXtenderHook
 from airflow_provider_timextender.inputs import to_seconds
 from airflow_provider_timextender.life import Life, Task, run_through
@@ -92,7 +92,9 @@ def logs(args: Namespace) -> None:
     """Show the log of a job, or of one execution."""
     wanted = LogFilter(min_severity=args.min_severity)
     hook = _hook(args)
-    entries = filter(wanted.wants, hook.iter_job_logs(_job(hook, args.job).id, args.trigger_id))
+    job = _job(hook, args.job)
+    with about(lambda: Of(job.id, job.name, args.trigger_id)):
+        entries = list(filter(wanted.wants, hook.iter_job_logs(job.id, args.trigger_id)))
     columns = ("time", "severity", "message", *(() if args.trigger_id else ("trigger_id",)))
     show_rows([{name: getattr(entry, name) for name in columns} for entry in entries], args.output)
 

@@ -35,6 +35,9 @@ Airflow 3.3.2 never answers a triggerer that asks for an XCom, as ``ti.xcom_pull
 written in any other way counts as unknown, which only costs a worker for a moment.
 """
 
+SHOWS_NAME = re.compile(r"(?<![.\w])job_name\b")
+"""What a template of a mapped task has in it if it shows what :func:`~.worlds.show_name` tells."""
+
 
 def worker_has_to_tell() -> bool:
     """Tell whether a listener waits for the start or the success of tasks.
@@ -68,7 +71,7 @@ def end_with(
         task.outlets  # their events are sent by a worker
         or task._post_execute_hook is not None
         or getattr(task, "multiple_outputs", False)  # a worker pushes each part of the result, too
-        or "job_name" in (task.map_index_template or "")  # a worker renders it, when the name is known
+        or SHOWS_NAME.search(task.map_index_template or "")  # a worker renders it
         or not type(task).__module__.startswith(__package__)  # a subclass may do more at the end
     )
     if not possible or left_to_do or worker_has_to_tell():

@@ -20,6 +20,7 @@ from airflow_provider_timextender.errors import (
     InvalidInput,
     TimeXtenderError,
     Unreachable,
+    about,
 )
 from airflow_provider_timextender.inputs import to_job, unless_none
 from airflow_provider_timextender.jobs_api import Call
@@ -173,7 +174,8 @@ class TimeXtenderHook(BaseHook):
 
         :raises InvalidInput: as :meth:`get_job`, except that an id alone need not be known.
         """
-        return run_through(identify(Worker(self, self.log), given, patience=self.max_unreachable))
+        with about(lambda: given):
+            return run_through(identify(Worker(self, self.log), given, patience=self.max_unreachable))
 
     def execute_job(self, job_id: str) -> model.Submission:
         """Queue a job, at most once: the request is repeated only while nothing of it can have arrived.

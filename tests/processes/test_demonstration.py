@@ -44,7 +44,13 @@ def test_r34_the_demonstration_tells_people_what_happened_and_the_key_to_nobody(
     monkeypatch.setattr("os.environ", dict(os.environ))
     assert demo.main() == bool(fail)
     shown = capfd.readouterr().out
-    for part in ("Jobs found:", "TimeXtender job 'Load sales': queued.", "pending", "running", "Task states:"):
+    for part in (
+        "Jobs found:",
+        "TimeXtender job 'Load sales': queued.",
+        "pending",
+        "running",
+        "Task states:",
+    ):
         assert part in shown
     if fail:
         assert "Transfer task 'Load sales - Orders' failed: column 'CustomerKey' does not exist." in shown
