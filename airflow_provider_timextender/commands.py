@@ -7,6 +7,7 @@ import logging
 import shlex
 import time
 from argparse import Namespace
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path

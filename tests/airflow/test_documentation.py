@@ -6,14 +6,19 @@ import re
 import shlex
 import subprocess
 import sys
+from datetime import datetime, timezone
 from typing import Any
 
+import pytest
 from aiohttp import web
 from airflow.models.pool import Pool
+from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_timextender import model
+from airflow_provider_timextender.errors import JobFailed
 from airflow_provider_timextender.hooks import TimeXtenderHook
 from airflow_provider_timextender.jobs_api import Call, _Parser, _path
+from airflow_provider_timextender.naming import Of
 from airflow_provider_timextender.simulator import Job, Simulator
 
 from ..pure.test_documentation import ROOT, blocks
@@ -66,3 +71,13 @@ def test_r21_the_pool_that_is_recommended_includes_deferred_tasks(airflow_db: No
     assert pool is not None
     assert (pool.slots, pool.include_deferred) == (8, True)
     Pool.delete_pool(named)
+
+
+def test_r49_a_callback_reads_the_attributes_of_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    (shown,) = [block for block in blocks(ROOT / "docs/operators.md", "python") if "tell_the_team" in block]
+    page: dict[str, Any] = {}
+    exec(shown, page)
+    failed = JobFailed("no space", start=datetime(2026, 1, 1, tzinfo=timezone.utc))
+    for error in (failed.about(Of("1", "Load sales")), AirflowFailException("no"), None):
+        page["tell_the_team"]({"exception": error})
+    assert capsys.readouterr().out == "Load sales failed: no space (since 2026-01-01 00:00:00+00:00)\n"

@@ -136,6 +136,8 @@ def test_what_the_pages_import_is_in_the_reference() -> None:
             r"^from airflow_provider_timextender\.(\w+) import ([\w, ]+)$", page.read_text(), re.MULTILINE
         ):
             assert f"airflow_provider_timextender.{module}" in reference, (page.name, module)
+            if f"automodule:: airflow_provider_timextender.{module}\n   :members:" in reference:
+                continue  # all that is in it
             for name in names.split(", "):
                 assert re.search(rf":: {name}$", reference, re.MULTILINE), (page.name, name)
 
