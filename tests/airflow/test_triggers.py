@@ -72,6 +72,20 @@ def wait_for_all(simulator: Simulator, **arguments: Any) -> list[JobExecutionTri
     ]
 
 
+@pytest.mark.parametrize("fault", [None, Fault("status", status=503)], ids=["named", "no names"])
+def test_r49_those_who_wait_together_share_one_look_into_the_list_of_jobs(
+    crowd: Callable[..., Simulator], fault: Fault | None
+) -> None:
+    simulator = crowd(20)
+    if fault:
+        simulator.fault("jobs", always=fault)
+    events = asyncio.run(all_events(wait_for_all(simulator, poll_interval=2)))
+    names = {event.payload["job_name"] for event in events}
+    assert names == ({None} if fault else {job.name for job in simulator.world.jobs.values()})
+    assert {event.payload["state"] for event in events} == {"succeeded"}
+    assert simulator.count("jobs") == 1
+
+
 # --- the event ---
 
 

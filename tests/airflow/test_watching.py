@@ -201,8 +201,28 @@ def test_r16_each_execution_that_finishes_is_told_once_through_restarts(organisa
     assert {e["state"] for e in told} == {"succeeded"}
     assert {"job_id", "trigger_id", "state", "start", "end", "duration"} <= set(told[0])
     assert {(e["job_name"], e["message"], e["problem"]) for e in told} == {
-        (f"job {number}", "Job completed.", None) for number in (1, 2)
+        (f"job {number}", "Job completed.", None) for number in range(3)
     }
+
+
+@shares
+@close_together
+@pytest.mark.parametrize("fault", [None, Fault("status", status=503)], ids=["named", "no names"])
+def test_r49_a_watcher_tells_the_name_and_bears_that_there_is_none(
+    organisation: Any, fault: Fault | None
+) -> None:
+    simulator = organisation(2)
+    watcher = Watcher(simulator, poll_interval=0.5)
+    if fault:
+        simulator.fault("jobs", always=fault)
+    watcher.begin()
+    executions = [simulator.run("job 0"), simulator.run("job 1")]
+    asked, began = simulator.count("jobs"), time.monotonic()
+    told = watcher.watch(lambda told: len(told) >= 2)
+    assert sorted(ids(told)) == sorted(e.trigger_id for e in executions)
+    assert sorted(str(e["job_name"]) for e in told) == (["None"] * 2 if fault else ["job 0", "job 1"])
+    most = (time.monotonic() - began) / 0.5 + 1 if fault else 1
+    assert 1 <= simulator.count("jobs") - asked <= most, "once, or once an interval at most"
 
 
 @shares
