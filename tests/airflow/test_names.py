@@ -50,7 +50,7 @@ def logs(**arguments: Any) -> LogsOperator:
 no_names = pytest.mark.parametrize(
     "fault",
     [Fault("status", status=503), Fault("status", status=403), Fault("html"), Fault("reset")],
-    ids=str,
+    ids=["503", "403", "html", "reset"],
 )
 
 
