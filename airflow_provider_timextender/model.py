@@ -249,7 +249,7 @@ def find_job(jobs: Sequence[Job], name: str, job_id: str | None = None) -> Job:
         job = job_with(jobs, job_id)
         if job.name == str(name):
             return job
-        named = f"named {short(job.name)}" if job.name else f"of which no name is understood: {job.problem}"
+        named = f"named {short(job.name)}." if job.name else f"of which no name is understood: {job.problem}"
         raise InvalidInput(
             f"The job name {short(name)} and the job id that was given with it do not belong together, so "
             f"one of them is to be corrected, or left out. The id {job_id} is that of a job {named}"
