@@ -39,11 +39,12 @@ def simulator() -> Iterator[Simulator]:
 def airflow(
     request: pytest.FixtureRequest, simulator: Simulator, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stack]:
-    settings: dict[str, str] = getattr(request.module, "SETTINGS", {})
+    settings: dict[str, str] = dict(getattr(request.module, "SETTINGS", {}))
     home = tmp_path_factory.mktemp("live")
     dags = Path(__file__).parent / "dags"
     connections = {"timextender_default": simulator.connection_json()}
-    with Stack(home, dags, connections, LIVE_TASKS=str(COUNT), **settings) as stack:
+    settings |= {"LIVE_TASKS": str(COUNT), "AIRFLOW__LOGGING__LOGGING_LEVEL": "DEBUG"}
+    with Stack(home, dags, connections, settings) as stack:
         yield stack
     files = [path for path in home.rglob("*") if path.is_file()]
     assert {"airflow.db", "scheduler.out", "triggerer.out"} <= {path.name for path in files}

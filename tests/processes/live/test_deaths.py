@@ -9,11 +9,12 @@ from collections import Counter
 import pytest
 
 from airflow_provider_timextender.simulator import Simulator
+from stack import until
 
 from ...airflow.running import SHARES
 from ...conftest import after_submission
 from .conftest import COUNT, CRASHES, PATIENCE, last_queued, xcoms
-from .stack import Stack, until
+from .stack import Stack
 
 pytestmark = [
     pytest.mark.live,

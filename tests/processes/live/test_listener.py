@@ -12,11 +12,12 @@ import pytest
 
 from airflow_provider_timextender.simulator import Job, Simulator
 from airflow_provider_timextender.simulator.server import example_jobs
+from stack import until
 
 from ...airflow.environment import EXAMPLE_DAGS
 from ...airflow.running import SHARES
 from ...conftest import API_KEY
-from .stack import Stack, until
+from .stack import Stack
 
 pytestmark = [
     pytest.mark.live,
@@ -49,7 +50,7 @@ def airflow(simulator: Simulator, heard: Path, tmp_path_factory: pytest.TempPath
         shutil.copy(file, dags)
     settings = {"AIRFLOW__CORE__PLUGINS_FOLDER": str(here / "plugins"), "LIVE_HEARD": str(heard)}
     connections = {"timextender_default": simulator.connection_json()}
-    with Stack(tmp_path_factory.mktemp("live"), dags, connections, **settings) as stack:
+    with Stack(tmp_path_factory.mktemp("live"), dags, connections, settings) as stack:
         yield stack
 
 

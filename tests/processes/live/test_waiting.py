@@ -7,10 +7,11 @@ import time
 import pytest
 
 from airflow_provider_timextender.simulator import Simulator
+from stack import until
 
 from ...airflow.running import SHARES
 from .conftest import xcoms
-from .stack import Stack, until
+from .stack import Stack
 
 pytestmark = [
     pytest.mark.live,
