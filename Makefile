@@ -26,7 +26,7 @@ comma := ,
 # With an empty value, constraints keeps the pins that there are and adds those that are missing
 UPGRADE ?= --upgrade
 
-.PHONY: help demo quick test test-oldest test-live lint types pages docs build check clean constraints
+.PHONY: help demo up quick test test-oldest test-live lint types pages docs build check clean constraints
 .PHONY: bench-waiting bench-waiting-oldest bench-watching bench-logs chaos dialects explore mutations
 
 help: ## Show the targets
@@ -41,6 +41,9 @@ $(INSTALLED): pyproject.toml constraints/dev.txt
 
 demo: $(INSTALLED) ## Run an example DAG in real Airflow against the simulator (FAIL='Load sales' lets it fail)
 	@$(BIN)/python demo.py $(if $(FAIL),--fail '$(FAIL)') $(if $(DAG),--dag $(DAG)) $(if $(DIALECT),--dialect $(DIALECT))
+
+up: $(INSTALLED) ## Run a whole Airflow against the simulator, to look at in a browser, until Ctrl-C (PORT=8080)
+	@$(BIN)/python -B up.py $(if $(PORT),--port $(PORT))
 
 chaos: $(INSTALLED) ## Live random lives of a task, with faults and deaths (SEEDS=2000 lives more)
 	@$(BIN)/python -m tests.processes.chaos --seeds $(SEEDS)
