@@ -15,17 +15,21 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 from airflow_provider_timextender.simulator import DIALECTS, Simulator
 from airflow_provider_timextender.simulator.server import example_jobs
+from stack import AIRFLOW_3, Died, Stack, until
 
 EXAMPLE_DAGS = Path(__file__).parent / "example_dags"
+ON_EVENT = "example_timextender_job_finished"
+"""The DAG that an event starts, for which Airflow's components have to run."""
+
 LOGICAL_DATE = "2026-01-01T00:00:00+00:00"
 
 # 2026-01-01T00:00:00.000000Z [info     ] The job is running. [airflow.task....operators.X] loc=...
 PROVIDER_LINE = re.compile(r"\S+ \[(\w+)\s*\] (.*?)\s*\[\S*airflow_provider_timextender\S*\]")
+TASK_LINE = re.compile(r"\[DAG TEST\] starting task_id=(\S+) map_index=(\S+)")
 AIRFLOW_LINE = re.compile(r"\[?\d{4}-\d\d-\d\d[T ]\S+ [\[{]")
 AIRFLOW_2_LOGGING = {
     "AIRFLOW__LOGGING__COLORED_CONSOLE_LOG": "False",
@@ -33,6 +37,7 @@ AIRFLOW_2_LOGGING = {
 }
 """Lets Airflow 2 write its lines as Airflow 3 does."""
 
+AS_ABOVE = "  info     The log of the load, as above."
 ERROR_LINE = re.compile(r"(airflow_provider_timextender\.errors|airflow\.\S*exceptions)\.\w+: ")
 
 
@@ -53,7 +58,7 @@ def environment(home: Path, simulator: Simulator) -> dict[str, str]:
         "AIRFLOW__CORE__DAGS_FOLDER": str(EXAMPLE_DAGS),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
-        **({} if find_spec("airflow.sdk") else AIRFLOW_2_LOGGING),
+        **({} if AIRFLOW_3 else AIRFLOW_2_LOGGING),
         "AIRFLOW_CONN_TIMEXTENDER_DEFAULT": simulator.connection_json(),
     }
 
@@ -99,17 +104,43 @@ def _index(task: Mapping[str, str]) -> str:
     return f" [{index}]" if index not in ("", "-1", None) else ""
 
 
+def run_on_event(home: Path, simulator: Simulator) -> DagRun:
+    """Let a job run outside Airflow, whose components run too, and wait for the DAG run that it starts."""
+    connections = {"timextender_default": simulator.connection_json()}
+    with Stack(home, EXAMPLE_DAGS, connections, {}) as airflow:
+        job = simulator.job("Load sales")
+        watched = f"/{job.id}/logs"
+        until(
+            lambda: any(r.path.endswith(watched) for r in list(simulator.requests)), 60, "a look at the job"
+        )
+        print(f"  The triggerer watches {job.name!r}.")
+        execution = simulator.run(job.name)
+        print(f"  The job runs on its own schedule, trigger id {execution.trigger_id}.", flush=True)
+        run = until(lambda: airflow.runs(ON_EVENT), 120, "a DAG run")[0]
+        path = f"/api/v2/dags/{ON_EVENT}/dagRuns/{run['dag_run_id']}"
+        print(f"  Its end has started DAG run {run['dag_run_id']}, with the event")
+        for event in airflow.ask(f"{path}/upstreamAssetEvents")["asset_events"]:
+            print(f"  {json.dumps(event['extra'])}", flush=True)
+        state = airflow.wait(ON_EVENT, run["dag_run_id"], 120)
+        tasks = airflow.ask(f"{path}/taskInstances")["task_instances"]
+    return DagRun(state == "success", {task["task_id"]: task["state"] for task in tasks}, "")
+
+
 class Narrator:
-    """Prints of Airflow's output what the operators, the sensor and an error say."""
+    """Prints of Airflow's output what the operators, the sensor and an error say, and each log once."""
 
     def __init__(self) -> None:
         self._in_error = False
         self._told: set[str] = set()
+        self._heading = ""
 
     def __call__(self, line: str) -> None:
         """Take one line of the output."""
+        if match := TASK_LINE.search(line):
+            self._heading = f" {match[1]}{_index({'map_index': match[2]})}:"
+            self._told.discard(AS_ABOVE)
         if match := PROVIDER_LINE.match(line):
-            print(f"  {match[1]:<8} {match[2]}", flush=True)
+            self._tell(f"  {match[1].lower():<8} {match[2]}", of_log=match[2].startswith("TimeXtender: "))
         if ERROR_LINE.match(line):
             self._in_error = line not in self._told  # Airflow 2 prints an error three times
             self._told.add(line)
@@ -117,6 +148,17 @@ class Narrator:
             self._in_error = False
         if self._in_error:
             print(f"  {line}", flush=True)
+
+    def _tell(self, text: str, *, of_log: bool) -> None:
+        if self._heading:
+            print(self._heading)
+            self._heading = ""
+        if of_log and text in self._told:
+            text = AS_ABOVE
+            if text in self._told:
+                return
+        self._told.add(text)
+        print(text, flush=True)
 
 
 def main() -> int:
@@ -134,6 +176,10 @@ def main() -> int:
         parser.error(f"--fail: there is no job {arguments.fail!r}, only {[job.name for job in jobs]}")
     for job in jobs:
         job.outcome = "failed" if job.name == arguments.fail else "succeeded"
+    if arguments.dag == ON_EVENT and not AIRFLOW_3:
+        parser.error(f"--dag {ON_EVENT} needs Airflow 3")
+    if arguments.dag == ON_EVENT and arguments.fail:
+        parser.error(f"--fail: only a job that succeeds starts {ON_EVENT}")
 
     with (
         tempfile.TemporaryDirectory(prefix="airflow-timextender-demo-") as home,
@@ -148,7 +194,13 @@ def main() -> int:
         for job_found in TimeXtenderHook().get_jobs():
             print(f"  {job_found.id}  {job_found.name}")
         print(f"DAG {arguments.dag}:", flush=True)
-        run = run_dag(arguments.dag, env, Narrator())
+        try:
+            if arguments.dag == ON_EVENT:
+                run = run_on_event(Path(home), simulator)
+            else:
+                run = run_dag(arguments.dag, env, Narrator())
+        except (Died, TimeoutError) as error:
+            raise SystemExit(str(error)) from error
         print("Task states:")
         for task, state in run.states.items():
             print(f"  {task:<20} {state}")

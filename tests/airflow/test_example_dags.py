@@ -30,9 +30,16 @@ def any_dialect(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
         yield simulator
 
 
+def log_of(xcoms: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what the task that reads the log has returned."""
+    return [(entry["severity"], entry["message"]) for entry in xcoms["read_log[-1].return_value"]]
+
+
 EXPECTED = {
     "example_timextender_run_job": {"load_sales[-1]"},
-    "example_timextender_sensor_and_logs": {"execute[-1]", "wait[-1]", "read_log[-1]"},
+    "example_timextender_sensor_and_logs": {
+        "execute[-1]", "wait[-1]", "read_log[-1]", "refresh_reports[-1]"
+    },
     "example_timextender_many_jobs": {
         "extract[-1]", "load[0]", "load[1]", "load[2]", "refresh_reports[-1]"
     },
@@ -72,8 +79,7 @@ def test_each_example_gives_the_same_in_any_dialect(dags: Any, any_dialect: Simu
         (execution,) = executions.values()
         assert xcoms["wait[-1].return_value"]["state"] == "succeeded"
         assert xcoms["wait[-1].return_value"]["trigger_id"] == execution.trigger_id
-        lines = [(e["severity"], e["message"]) for e in xcoms["read_log[-1].return_value"]]
-        assert lines == [(line.severity, line.message) for line in execution.lines]
+        assert log_of(xcoms) == [(line.severity, line.message) for line in execution.lines]
     assert API_KEY not in json.dumps(xcoms)
 
 
@@ -83,7 +89,10 @@ STARTING = [dag_id for dag_id in DAGS if not dag_id.endswith("job_finished")]
 @pytest.mark.parametrize("dag_id", STARTING)
 def test_r01_each_example_fails_when_a_load_fails(dags: Any, any_dialect: Simulator, dag_id: str) -> None:
     any_dialect.job("Load sales").outcome = "failed"
-    state, states, _ = run(dags[dag_id])
+    state, states, xcoms = run(dags[dag_id])
     assert state == "failed"
     assert "failed" in states.values()
     assert states.get("refresh_reports[-1]", "upstream_failed") == "upstream_failed"
+    if "read_log[-1]" in states:
+        (execution,) = any_dialect.world.executions
+        assert log_of(xcoms) == [(line.severity, line.message) for line in execution.lines]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -13,9 +15,16 @@ import demo
 from airflow_provider_timextender.simulator import Simulator
 from airflow_provider_timextender.simulator.server import example_jobs
 
+from ..airflow.running import SHARES
 from ..conftest import API_KEY, shows_key
 
 pytestmark = pytest.mark.long
+
+
+def run_main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr("sys.argv", ["demo.py", *arguments])
+    monkeypatch.setattr("os.environ", dict(os.environ))
+    return demo.main()
 
 
 @pytest.mark.parametrize("fail", [[], ["--fail", "Load sales"]], ids=["succeeds", "fails"])
@@ -36,13 +45,11 @@ def test_r34_the_demonstration_tells_people_what_happened_and_the_key_to_nobody(
 
     jobs = example_jobs()
     for job in jobs:  # a busy machine must not miss what they do
-        job.pickup, job.duration = 4, 4
+        job.pickup, job.duration, job.lines = 4, 4, 4
     monkeypatch.setattr(demo, "example_jobs", lambda: jobs)
     monkeypatch.setattr(demo, "Simulator", partial(Simulator, api_key=API_KEY))
     monkeypatch.setattr(demo, "run_dag", run)
-    monkeypatch.setattr("sys.argv", ["demo.py", *fail])
-    monkeypatch.setattr("os.environ", dict(os.environ))
-    assert demo.main() == bool(fail)
+    assert run_main(monkeypatch, *fail) == bool(fail)
     shown = capfd.readouterr().out
     for part in (
         "Jobs found:",
@@ -52,6 +59,8 @@ def test_r34_the_demonstration_tells_people_what_happened_and_the_key_to_nobody(
         "Task states:",
     ):
         assert part in shown
+    assert shown.count("Transfer task 'Load sales - Products' finished.") == 1, "each log once"
+    assert shown.partition(" read_log:\n")[2].count(demo.AS_ABOVE) == 1
     if fail:
         assert "Transfer task 'Load sales - Orders' failed: column 'CustomerKey' does not exist." in shown
         assert "JobFailed: TimeXtender job" in shown
@@ -60,7 +69,42 @@ def test_r34_the_demonstration_tells_people_what_happened_and_the_key_to_nobody(
         assert "Transfer task 'Load sales - Customers': 2 rows were truncated." in shown
         assert "DAG run: success" in shown
     (whole,) = ran
+    assert whole.states["read_log"] == "success", "also after a failure"
     assert whole.states["wait"] == ("failed" if fail else "success")
     assert "POST /public/jobs/" in whole.output, "it was at debug level"
     assert not shows_key(whole.output)
     assert "outside TaskInstance" not in whole.output, "Airflow 2 has no complaint"
+
+
+@pytest.mark.live
+@pytest.mark.skipif(not SHARES, reason="the live tests are written for Airflow 3.3 and later")
+def test_the_demonstration_of_events_shows_one_that_starts_a_dag(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run_main(monkeypatch, "--dag", demo.ON_EVENT) == 0
+    shown = capfd.readouterr().out
+    (trigger_id,) = re.findall(r"The job runs on its own schedule, trigger id (\S+)\.", shown)
+    (event,) = [json.loads(line) for line in shown.splitlines() if line.startswith("  {")]
+    assert event["payload"]["trigger_id"] == trigger_id
+    assert "started DAG run asset_triggered__" in shown
+    assert re.search(r"refresh_reports +success", shown)
+    assert "Executions queued by Airflow: 0" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--fail", "Load sale"], "there is no job 'Load sale'"),
+        (
+            ["--dag", demo.ON_EVENT, "--fail", "Load sales"],
+            "only a job that succeeds" if SHARES else "Airflow 3",
+        ),
+    ],
+)
+def test_what_cannot_be_shown_is_refused(
+    arguments: list[str], said: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SystemExit) as refused:
+        run_main(monkeypatch, *arguments)
+    assert refused.value.code == 2
+    assert said in capfd.readouterr().err
