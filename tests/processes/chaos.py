@@ -361,7 +361,7 @@ REASONS: list[tuple[str, Callable[[Failure], Any]]] = [
     ("expected a JSON", lambda it: "wrong type" in it.faults),
     (
         "it has run since the execution was asked for",
-        lambda it: it.missed and it.named and it.named[0].outcome == "never starts",
+        lambda it: it.missed and it.named and it.named[-1].outcome == "never starts",
     ),
     (r"HTTP 40[13]", lambda it: it.lived.plan.rotation is not None),
     ("", lambda it: it.faults - {"redirect"} and it.end.retries),
