@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import IO
+from urllib.request import Request, urlopen
 
 import psutil
 import pytest
@@ -73,9 +75,21 @@ class Up:
         with closing(sqlite3.connect(f"file:{home}/airflow.db?mode=ro", uri=True, timeout=60)) as database:
             return [state for (state,) in database.execute(sql, (dag_id,))]
 
+    def tasks(self) -> list[int]:
+        """Return the processes of tasks: each has a process group of its own."""
+        return [pid for pid in members(self.sessions) if os.getpgid(pid) not in self.sessions]
+
     def left(self) -> list[object]:
         """Return the processes and files that are left of it."""
         return [*members(self.sessions), *self.folder.iterdir()]
+
+
+def start_a_run(airflow: str, dag_id: str) -> None:
+    with urlopen(f"{airflow}/auth/token", timeout=30) as answer:
+        token = json.load(answer)["access_token"]
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    run = json.dumps({"logical_date": None}).encode()
+    urlopen(Request(f"{airflow}/api/v2/dags/{dag_id}/dagRuns", run, headers), timeout=30).close()
 
 
 @pytest.fixture
@@ -96,6 +110,8 @@ def test_two_run_at_once_and_nothing_is_left_by_ctrl_c_or_the_death_of_a_compone
     assert {name for name in one.sessions.values() if "airflow" in name}
     until(lambda: one.ended_runs("example_timextender_job_finished"), 120, "a run that a job has started")
     assert set(one.ended_runs("example_timextender_job_finished")) == {"success"}
+    start_a_run(addresses[0][0], "example_timextender_run_job")
+    until(one.tasks, 60, "a task that waits on a worker")
     one.process.send_signal(signal.SIGINT)
     assert one.process.wait(30) == 0
     assert one.left() == []
