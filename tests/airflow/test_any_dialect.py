@@ -202,7 +202,7 @@ def test_r07_the_status_is_the_last_that_is_asked_for(simulator: Simulator, cont
 
 @pytest.fixture
 def _small_logs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs_api, "_LOG_LIMIT", 2500)
+    monkeypatch.setattr(jobs_api, "LOG_LIMIT", 2500)
 
 
 @pytest.mark.usefixtures("_small_logs")
@@ -212,7 +212,7 @@ def test_r41_a_log_above_the_limit_is_asked_for_once_and_keeps_no_job_from_being
     ran_before(simulator, *["succeeded"] * 15)
     Task(retries=0).make().execute(context)
     assert (simulator.count("logs"), simulator.count("execute")) == (1, 1)
-    assert "Should the answer to the request get lost, the execution cannot be looked for" in caplog.text
+    assert "should the answer to the request get lost, the execution cannot be looked for" in caplog.text
 
 
 @pytest.mark.usefixtures("_small_logs")
