@@ -173,7 +173,7 @@ def check(args: Namespace) -> int:
     if args.output in ("json", "yaml"):
         show_data(report.to_dict(hook.settings.base_url), args.output)
     else:
-        show(report, results(), hook.settings.base_url)
+        show(report, results(), f"{hook.settings.base_url} with the key in {hook.settings.api_key_header}")
     return 1 if report.problems else 0
 
 

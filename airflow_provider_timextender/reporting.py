@@ -21,7 +21,7 @@ _COLORS = {"proposed": "yellow", "not found": "red", "unknown": "red"}
 def show(report: Report, console: Console, reached: str) -> None:
     """Print a report.
 
-    :param reached: where the API was reached.
+    :param reached: where the API was reached, and how.
     """
     facts = report.to_dict()["reached"]
     _say(

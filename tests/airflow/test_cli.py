@@ -562,7 +562,7 @@ def test_r47_check_tells_people_what_to_paste_and_what_to_answer(
 ) -> None:
     ran = command("check")
     assert ran.status == 1
-    assert f"Reached {otherwise.url}: 3 jobs, 3 statuses, 10 executions" in ran.out
+    assert f"Reached {otherwise.url} with the key in x-api-key: 3 jobs, 3 statuses, 10 executions" in ran.out
     pasted = ran.out[ran.out.index('{\n  "vocabulary"') : ran.out.index("\n}\n") + 2]
     assert json.loads(pasted)["vocabulary"]["fields"]["execution.end"] == "stop"
     assert re.search(r"states +Completed +6 +unknown", ran.out)
