@@ -24,7 +24,7 @@ from airflow_provider_timextender.model import (
     plain,
     short,
 )
-from airflow_provider_timextender.vocabulary import Vocabulary
+from airflow_provider_timextender.vocabulary import Vocabulary, is_word
 
 WORDS: Mapping[str, str] = {
     "states": "execution.state",
@@ -157,7 +157,7 @@ def not_understood(account: Account, vocabulary: Vocabulary | None = None) -> li
     words = (vocabulary.member(entry.raw, "log.severity") for entry in entries if entry.severity is None)
     told += [
         vocabulary.unknown(word, "log.severity", "severities")
-        for word in dict.fromkeys(word for word in words if isinstance(word, (str, int)))
+        for word in dict.fromkeys(word for word in words if is_word(word))
     ]
     told.append(_in_the_future(seen.executions))
     return list(dict.fromkeys(filter(None, told)))
@@ -205,7 +205,7 @@ def words(seen: Understood, vocabulary: Vocabulary) -> list[Word]:
 
     def note(section: str, thing: Any) -> None:
         word = vocabulary.member(thing.raw, WORDS[section])
-        if isinstance(word, (str, int)) and word != "":
+        if is_word(word):
             found.setdefault((section, str(word)), []).append(thing)
 
     for execution in seen.executions:

@@ -22,7 +22,7 @@ from airflow_provider_timextender.hooks import TimeXtenderHook
 from airflow_provider_timextender.inputs import to_seconds
 from airflow_provider_timextender.life import Life, Task, run_through
 from airflow_provider_timextender.logs import LogFilter, warn_that_it_runs_on
-from airflow_provider_timextender.model import Job, canonical, is_guid
+from airflow_provider_timextender.model import Job, canonical, is_guid, plain
 from airflow_provider_timextender.naming import Named, Of
 from airflow_provider_timextender.reporting import show
 from airflow_provider_timextender.submission import Record, Tries
@@ -168,7 +168,7 @@ def check(args: Namespace) -> int:
     if looked_at < len(jobs):
         within = f"{CHECK_FOR} s and {CHECK_UP_TO // 2**20} MiB"
         say(f"Within {within} the logs of {looked_at} of {len(jobs)} jobs were read; see --job.")
-    if args.record:
+    if args.record is not None:
         _record(report, Path(args.record), hook.settings.api_key, asked=not args.yes)
     if args.output in ("json", "yaml"):
         show_data(report.to_dict(hook.settings.base_url), args.output)
@@ -185,8 +185,8 @@ def _record(report: checking.Report, file: Path, api_key: str, *, asked: bool) -
         raise InvalidInput("The API key would stand in the recording, so that it is not written.")
     readable = recording.readable(made)
     say(f"The recording holds {len(made['answers'])} answers, with other names, messages, ids and times.")
-    say(f"To be read in it are the members {', '.join(readable['members'])};")
-    say(f"the words {', '.join(readable['words']) or '(none)'}; and whole numbers below 1000.")
+    say(f"To be read in it are the members {', '.join(map(plain, readable['members']))};")
+    say(f"the words {', '.join(map(plain, readable['words'])) or '(none)'}; and whole numbers below 1000.")
     if asked:
         ask(f"Write it to {file}?", otherwise="The recording was not written.")
     try:

@@ -135,9 +135,8 @@ def _filter(report: Report) -> str:
     filtered = report.account.filtered
     if filtered is None:
         return "."
-    whole = next(
-        raw for job_id, raw in report.account.logs.items() if f"/{job_id}/" in f"{filtered.call.path}/"
-    )
+    logs = report.account.logs.values()
+    whole = next(raw for raw in logs if filtered.call.path.startswith(f"{raw.call.path}/"))
     return f": {_size(filtered.size)} of {_size(whole.size)} where that was tried."
 
 

@@ -122,6 +122,11 @@ def is_code(word: str) -> bool:
     return re.fullmatch(r"\s*-?\d+\s*", word) is not None
 
 
+def is_word(value: Any) -> bool:
+    """Tell whether a value may stand in a table: a text that is not blank, or a whole number."""
+    return isinstance(value, (str, int)) and not isinstance(value, bool) and fold(str(value)) != ""
+
+
 def fold(word: str) -> str:
     """Return a word as it is compared: without regard to case, ``_``, ``-`` and spaces."""
     # A long one is no name of the API's, and is not kept.
@@ -301,7 +306,7 @@ def _refuse_unknown(name: Any, table: Mapping[str, Any], where: str) -> None:
 def _spellings(one_or_more: Any, where: str) -> tuple[str, ...]:
     values = one_or_more if isinstance(one_or_more, list) else [one_or_more]
     for value in values:
-        if isinstance(value, bool) or not isinstance(value, (str, int)) or not fold(str(value)):
+        if not is_word(value):
             raise InvalidInput(f"{where} takes names or whole numbers, not {short(value)}.")
     if not values:
         raise InvalidInput(f"{where} is an empty list; name at least one spelling.")

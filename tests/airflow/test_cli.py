@@ -636,7 +636,19 @@ def test_r34_check_records_what_may_be_shown(
     ran = command("check", "--record", str(tmp_path), "--yes")
     assert ran.status == 2
     assert "cannot be written" in ran.err
+    assert command("check", "--record", "", "--yes").status == 2
     recording = Recording.read(file)
     with Simulator(recording.jobs, dialect=recording) as replayed:
         monkeypatch.setenv("AIRFLOW_CONN_TIMEXTENDER_DEFAULT", replayed.connection_json())
         assert '"execution.end": "stop"' in command("check").out
+
+
+def test_what_stays_readable_in_a_recording_cannot_forge_a_line(
+    two: Simulator, command: Command, tmp_path: Path
+) -> None:
+    statuses = [{"JobId": job.id, "Status": "\x1b[2Jgone", "\x1b[1mbold": 1} for job in two.world.jobs.values()]
+    two.fault("statuses", always=Fault("body", body=json.dumps(statuses)))
+    ran = command("check", "--record", str(tmp_path / "recording.json"), "--yes")
+    assert r"\x1b[2Jgone" in ran.err
+    assert r"\x1b[1mbold" in ran.err
+    assert "\x1b" not in ran.err + ran.out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,12 +12,14 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from rich.console import Console
 
 from airflow_provider_timextender import check, errors, jobs_api
 from airflow_provider_timextender.carrier import Carrier
 from airflow_provider_timextender.connection import Settings, settings
 from airflow_provider_timextender.model import is_guid
 from airflow_provider_timextender.recording import readable, record
+from airflow_provider_timextender.reporting import show
 from airflow_provider_timextender.simulator import BLANK_TRIGGER_ID, Dialect, Fault, Job, Recording, Simulator
 
 from ..shapes import SHAPES, answered, give_a_past
@@ -33,12 +36,15 @@ def carrying(simulator: Simulator, extra: dict[str, Any]) -> Iterator[tuple[Carr
         yield carrier, read
 
 
-def look(simulator: Simulator, extra: dict[str, Any]) -> check.Report:
+def look(simulator: Simulator, extra: dict[str, Any], *, filtered: bool = False) -> check.Report:
     with carrying(simulator, extra) as (carrier, read):
         account = check.Account(carrier.send, read.vocabulary, read.timezone)
         for job in account.choose():
             account.read_log(job.id)
-    return check.report(account)
+        report = check.report(account)
+        if filtered and (chosen := check.one_to_ask_for(report)):
+            account.read_filtered(*chosen)
+    return report
 
 
 def simulated(dialect: Dialect) -> Simulator:
@@ -175,15 +181,54 @@ def test_one_execution_is_chosen_to_try_the_filter() -> None:
     assert chosen[1] in {execution.trigger_id for execution in simulator.world.executions}
 
 
+TRIGGER = "7d444840-9dc0-11d1-b245-5ffdce74fad2"
+
+
+def execution(number: int = 0, **others: Any) -> dict[str, Any]:
+    """An execution as a server may write it, without what is given as ``None``."""
+    usual = {
+        "TriggerId": f"{TRIGGER[:-1]}{number}", "State": "Success", "StartTime": "2026-01-01T00:00:00Z",
+        "EndTime": "2026-01-01T01:00:00Z", "Message": "Job completed.",
+        "Logs": [{"Timestamp": "2026-01-01T00:00:00Z", "Severity": "Information", "Message": "It began."}],
+    }  # fmt: skip
+    return {name: value for name, value in {**usual, **others}.items() if value is not None}
+
+
+def saying(dialect: Dialect | None = None, **answers: Any) -> Simulator:
+    """A simulator that answers to some calls what nobody expects."""
+    simulator = Simulator([Job("Load sales"), Job("Load stock")], dialect=dialect or Dialect())
+    for route, answer in answers.items():
+        simulator.fault(route, always=Fault("body", body=json.dumps(answer)))  # type: ignore[arg-type]
+    return simulator
+
+
+def printed(report: check.Report) -> str:
+    file = io.StringIO()
+    show(report, Console(file=file, width=100), "http://127.0.0.1")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("word", ["-", "  ", True, 1.5])
+def test_r47_what_no_setting_can_name_is_told_and_not_asked(word: Any) -> None:
+    with saying(logs=[execution(State=word)]) as simulator:
+        report = look(simulator, {})
+    assert report.questions == []
+    assert ["execution.state" in problem for problem in report.unexplained] == [True]
+
+
+def test_ids_in_braces_are_shown() -> None:
+    with simulated(Dialect(ids="braces")) as simulator:
+        give_a_past(simulator)
+        report = look(simulator, {}, filtered=True)
+    assert "where that was tried" in printed(report)
+
+
 # --- recordings ---
 
 
 def recorded(simulator: Simulator) -> dict[str, Any]:
     """What ``check --record`` writes down, as it is read again from its file."""
-    report = look(simulator, {})
-    if chosen := check.one_to_ask_for(report):
-        report.account.read_filtered(*chosen)
-    made: dict[str, Any] = json.loads(json.dumps(record(report)))
+    made: dict[str, Any] = json.loads(json.dumps(record(look(simulator, {}, filtered=True))))
     return made
 
 
