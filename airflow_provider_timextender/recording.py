@@ -32,7 +32,12 @@ _NEWEST = datetime.fromisoformat("2026-01-01T12:00:00+00:00")
 
 _ISO = re.compile(r"(\d{4}-\d\d-\d\d)(?:([T ])(\d\d:\d\d(?::\d\d)?))?(.*)", re.DOTALL)
 _NET_DATE = re.compile(r"/Date\((-?\d+)(.*)", re.DOTALL)
-_NO_WORD = re.compile(r"[\d\s/.:,+TZAPM-]*\d[\d\s/.:,+TZAPM-]*")
+_NO_WORD = re.compile(r"(?=\D*\d)[\d\s/.:,+TZAPM-]+")
+_UNSET = re.compile(
+    r"0?|00:00:00|/Date\((0|-\d+)([+-]\d{4})?\)/|01/01/0001( 0?0:00:00)?"
+    r"|(0001-01-01|9999-12-31)([T ][\d:.]+ *(Z|[+-]\d\d:\d\d)?)?"
+)
+"""Times that nobody has set yet, which tell nothing; less than what is taken for one where times are read."""
 
 
 def record(report: Report) -> dict[str, Any]:
@@ -77,12 +82,13 @@ def _walk(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield name, value
 
 
-_MADE_UP = "text "
+_MADE_UP = re.compile(r"text \d+")
 
 
 def _is_made_up(value: str) -> bool:
-    is_time = parse_time(value) is not None or is_unset(value)
-    return value.startswith(_MADE_UP) or is_guid(value) or is_time or _NO_WORD.fullmatch(value) is not None
+    if is_guid(value) or parse_time(value) is not None:
+        return True
+    return any(pattern.fullmatch(value.strip()) for pattern in (_MADE_UP, _UNSET, _NO_WORD))
 
 
 class _Replaced:
@@ -91,14 +97,22 @@ class _Replaced:
     def __init__(self, report: Report) -> None:
         evidence = report.evidence
         self._zone = report.account.zone
-        self._words = {word.word for word in report.words}
-        self._of_words = {evidence.found[entry].name for entry in WORDS.values() if entry in evidence.found}
+        fields = {entry: evidence.found[entry].name for entry in WORDS.values() if entry in evidence.found}
+        # What a member holds that is taken for a state may yet be messages, or names.
+        tables = [
+            field for field, name in fields.items()
+            if members(evidence.objects[field.split(".")[0]])[name].type(self._zone) in ("word", "code")
+        ]  # fmt: skip
+        self._of_words = {fields[field] for field in tables}
+        self._words = {word.word for word in report.words if WORDS[word.section] in tables}
         found = members(obj for kind in evidence.objects.values() for obj in kind).values()
         times = [member for member in found if member.type(self._zone) == "time"]
         self._times = {member.name for member in times}
         moments = (parse_time(value, self._zone) for member in times for value in member.values)
         newest = max(filter(None, moments), default=_NEWEST)
         self._later = timedelta(seconds=round((_NEWEST - newest).total_seconds()))
+        fields_found = {field.name for field in evidence.found.values()}
+        self._jobs = {job.name for job in report.understood.jobs if job.name} - fields_found
         self._ids: dict[str, str] = {}
         self._texts: dict[str, str] = {}
         self._numbers: dict[float, int] = {}
@@ -114,14 +128,23 @@ class _Replaced:
         :param name: of the member that holds it, as ``State.Name`` in an object.
         """
         if isinstance(value, dict):
-            return {inner: self.value(f"{name}.{inner}".lstrip("."), held) for inner, held in value.items()}
+            return {
+                self._name(inner): self.value(f"{name}.{inner}".lstrip("."), held)
+                for inner, held in value.items()
+            }
         if isinstance(value, list):
             return [self.value("", item) for item in self._some(value)]
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, (int, float)):
             return self._number(name, value)
-        return value if is_unset(value) else self._text(name, value)
+        return value if _UNSET.fullmatch(value.strip()) else self._text(name, value)
+
+    def _name(self, name: str) -> str:
+        """Return the name of a member, another one if it is an id or the name of a job."""
+        if is_guid(name):
+            return self._id(name)
+        return self._text("", name) if name in self._jobs else name
 
     def _some(self, items: list[Any]) -> Iterator[Any]:
         met: set[tuple[str, str]] = set()
@@ -140,7 +163,7 @@ class _Replaced:
             return self._time(text)
         if _NO_WORD.fullmatch(text):  # a time, say, in a way that is not understood
             return re.sub(r"\d", "1", text)
-        return self._texts.setdefault(text, f"{_MADE_UP}{len(self._texts) + 1}")
+        return self._texts.setdefault(text, f"text {len(self._texts) + 1}")
 
     def _id(self, text: str) -> str:
         """Return another guid, written alike."""
@@ -166,9 +189,9 @@ class _Replaced:
         return f"{later.isoformat(between, 'seconds' if hour.count(':') == 2 else 'minutes')}{rest}"
 
     def _number(self, name: str, number: float) -> float:
-        if name in self._times:
+        if name in self._times and not is_unset(number):
             unit = 1000 if number >= 1e11 else 1
             return number + type(number)(self._later.total_seconds() * unit)
-        if abs(number) < _SMALL:
+        if abs(number) < _SMALL and number == int(number):
             return number
         return type(number)(self._numbers.setdefault(number, _SMALL + len(self._numbers)))

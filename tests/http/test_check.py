@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
@@ -264,6 +265,43 @@ def test_r34_a_recording_holds_no_name_message_id_or_time_of_the_account(shape: 
         private.add(datetime.fromtimestamp(execution.ended, timezone.utc).isoformat()[:16])
     private |= {job.id for job in world.jobs.values()}
     assert [one for one in private if one.lower() in text.lower()] == []
+
+
+PRIVATE = "ACME"
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {"logs": [execution(Message=f"0001-{PRIVATE}"), execution(Message=f"/Date(0) {PRIVATE}")]},
+        {"logs": [execution(Amount=f"{PRIVATE}", Message=f"9999-01-01 {PRIVATE}")]},
+        {"logs": [execution(State=f"Failed, as column {n} is not in the table {PRIVATE}") for n in range(3)]},
+        {"logs": [execution(**{PRIVATE: 5, TRIGGER: 6})]},
+    ],
+    ids=["unset", "unset, too", "sentences as states", "names and ids of members"],
+)
+def test_r34_a_recording_holds_nothing_that_looks_like_what_is_kept(answers: dict[str, Any]) -> None:
+    jobs = [{"Id": "02515f84-8677-4f47-9379-2d099197deb9", "Name": PRIVATE}]
+    with saying(jobs=jobs, **answers) as simulator:
+        text = json.dumps(recorded(simulator))
+    assert PRIVATE not in text
+    assert TRIGGER not in text
+
+
+def test_r34_of_numbers_a_recording_holds_whole_and_small_ones_and_times_that_are_not_set() -> None:
+    first = execution(StartTime=1764057600, EndTime=1764057660, Rows=12, Amount=123.25, Customer=4711)
+    with saying(logs=[first, execution(1, StartTime=1764057600, EndTime=0)]) as simulator:
+        made = recorded(simulator)
+    one, other = next(one["body"] for one in made["answers"] if one["path"].endswith("/logs"))
+    assert (one["Rows"], other["EndTime"]) == (12, 0)
+    assert (one["Amount"], one["Customer"]) == (1000.0, 1001)
+
+
+def test_a_long_number_in_a_message_takes_no_long_time() -> None:
+    with saying(logs=[execution(Message="1" * 200_000 + "x")]) as simulator:
+        began = time.process_time()
+        recorded(simulator)
+    assert time.process_time() - began < 5
 
 
 def test_what_stays_readable_is_told() -> None:
