@@ -21,6 +21,11 @@ Object = Mapping[str, Any]
 _OF_EXECUTIONS = ("execution.state", "execution.start", "execution.end")
 _OF_ENTRIES = ("log.time", "log.severity")
 
+_BY_NAME = ("status.state", "execution.state", "log.severity")
+"""Fields of words: texts are of every kind, so that being the only one tells nothing."""
+
+_LIMITS = {"execution.start": "execution.end", "execution.end": "execution.start"}
+
 SAMPLE = 2000
 """From so many values of a member its type is told."""
 
@@ -97,7 +102,9 @@ TRAITS: Mapping[str, Trait] = {
     "execution.logs": Trait(("list",), ("log", "line", "entr", "event", "record")),
     "log.trigger_id": Trait(("guid",), ("trigger", "run", "execution")),
     "log.time": Trait(("time",), ("time", "stamp", "date", "when", "logged")),
-    "log.severity": Trait(("word", "code", "text"), ("sever", "level", "kind", "type", "class")),
+    "log.severity": Trait(
+        ("word", "code", "text"), ("sever", "level", "kind", "type", "class", "importance")
+    ),
     "log.message": Trait(("text", "word"), ("message", "text", "note", "description", "line")),
 }
 """The logical fields that answers show without a load being started."""
@@ -217,10 +224,31 @@ class Evidence:
     def _fits(self, entry: str, member: Member) -> bool:
         if member.type(self.zone) not in TRAITS[entry].types:
             return False
+        if entry in _LIMITS:
+            return self._may_limit(entry, member.name)
+        if entry == "execution.trigger_id":
+            ids = [canonical(str(value)) for value in member.values]
+            if len(set(ids)) < len(ids) - max(0, ids.count(BLANK_GUID) - 1):
+                return False  # each execution has one of its own
         if entry == "job.id" or "guid" not in TRAITS[entry].types:
             return True
         of_jobs = self._job_ids.issuperset(canonical(str(value)) for value in member.values)
         return of_jobs is entry.endswith("job_id")
+
+    def _may_limit(self, entry: str, name: str) -> bool:
+        """Tell whether a time may be the start or end: what runs has no end, and starts are before ends."""
+        other = self.found.get(_LIMITS[entry])
+        in_order = []
+        for execution in self.objects["execution"][:SAMPLE]:
+            held = dict(flattened(execution))
+            time = parse_time(held.get(name), self.zone)
+            limit = parse_time(held.get(other.name), self.zone) if other else None
+            state = self.vocabulary.member(execution, "execution.state")
+            if time and entry == "execution.end" and self.vocabulary.meaning("states", state) == "running":
+                return False
+            if time and limit:
+                in_order.append(limit < time if entry == "execution.end" else time < limit)
+        return any(in_order) or not in_order
 
     @cached_property
     def _job_ids(self) -> set[str]:
@@ -241,8 +269,13 @@ class Evidence:
                 continue  # it is found already
             others = (member.name for member in fitting[entry] if member.name in left)
             rivals = [scores[entry, other] for other in others if other != name]
-            if rivals and (score < 1 or score <= max(rivals)):
+            if (rivals or entry in _BY_NAME) and (score < 1 or score <= max(rivals, default=0)):
                 continue  # nobody can tell
+            if entry == "execution.state" and any(
+                scores[entry, other.name] >= 1 and other.name.split(".")[0] != name.split(".")[0]
+                for other in fitting[entry]
+            ):
+                continue  # each may decide whether a task is green
             del fitting[entry]
             member, only = left.pop(name), "the likeliest" if rivals else "the only one"
             yield entry, member, f"it holds a {member.type(self.zone)}, and is {only} of that type"

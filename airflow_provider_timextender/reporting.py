@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
+from logging import ERROR
 
 from rich.console import Console
 from rich.padding import Padding
@@ -14,6 +15,8 @@ from rich.text import Text
 from airflow_provider_timextender.check import TIMES, Report, has_zone
 from airflow_provider_timextender.model import plain
 from airflow_provider_timextender.verdict import for_people
+
+_DECIDING = {"execution.state", "execution.end"}
 
 _COLORS = {"proposed": "yellow", "not found": "red", "unknown": "red"}
 
@@ -107,6 +110,12 @@ def _notes(report: Report) -> Iterator[str]:
         yield from (
             f"An execution that {end} has not been seen: its word is not known yet." for end in unseen
         )
+    good = [one for one in report.understood.executions if one.state == "succeeded"]
+    if doubtful := [one for one in good if any(entry.level >= ERROR for entry in one.logs)]:
+        yield (
+            f"{len(doubtful)} of {len(good)} executions that are taken for a success have error lines in "
+            "their logs. Is their word a success?"
+        )
     kinds = [kind for kind in ("execution", "log") if f"{kind}.trigger_id" in found]
     if kinds:
         places = {"execution": "executions", "log": "log entries"}
@@ -149,6 +158,9 @@ def _show_proposals(report: Report, console: Console) -> None:
     for entry, found in report.evidence.found.items():
         if found.known_from == "proposed":
             _say(console, f"{entry} is {plain(found.name)}: {found.why}.", style="dim", indent=2)
+    if not _DECIDING.isdisjoint(report.evidence.proposals):
+        said = "State and end decide whether a task is green: compare them with a load that you know."
+        _say(console, said, indent=2)
 
 
 def _show_questions(report: Report, console: Console) -> None:

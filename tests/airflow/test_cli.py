@@ -646,7 +646,9 @@ def test_r34_check_records_what_may_be_shown(
 def test_what_stays_readable_in_a_recording_cannot_forge_a_line(
     two: Simulator, command: Command, tmp_path: Path
 ) -> None:
-    statuses = [{"JobId": job.id, "Status": "\x1b[2Jgone", "\x1b[1mbold": 1} for job in two.world.jobs.values()]
+    statuses = [
+        {"JobId": job.id, "Status": "\x1b[2Jgone", "\x1b[1mbold": 1} for job in two.world.jobs.values()
+    ]
     two.fault("statuses", always=Fault("body", body=json.dumps(statuses)))
     ran = command("check", "--record", str(tmp_path / "recording.json"), "--yes")
     assert r"\x1b[2Jgone" in ran.err

@@ -217,6 +217,49 @@ def test_r47_what_no_setting_can_name_is_told_and_not_asked(word: Any) -> None:
     assert ["execution.state" in problem for problem in report.unexplained] == [True]
 
 
+MOVED = "2026-01-01T02:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("field", "executions"),
+    [
+        ("execution.state", [execution(State=None, Delivery="Success")]),
+        ("execution.state", [execution(State=None, EndStatus=3, MailResult="Success")]),
+        ("execution.end", [execution(EndTime=None, State="Running", Modified=MOVED)]),
+        ("execution.end", [execution(EndTime=None, QueuedAt="2025-12-31T23:00:00Z")]),
+        ("execution.start", [execution(StartTime=None, Modified=MOVED)]),
+        ("execution.trigger_id", [execution(n, TriggerId=None, Package=TRIGGER) for n in range(2)]),
+        ("log.severity", [execution(Logs=[{"Timestamp": MOVED, "Message": "Done.", "User": "ann"}])]),
+    ],
+    ids=[
+        "a sideline",
+        "two results",
+        "while it runs",
+        "before the start",
+        "after the end",
+        "shared",
+        "a name",
+    ],
+)
+def test_r47_what_the_past_contradicts_is_not_proposed(field: str, executions: list[Any]) -> None:
+    """Pasted without a thought, it would make a task green that has failed, or wait for nothing."""
+    with saying(logs=executions) as simulator:
+        report = look(simulator, {})
+    assert report.evidence.proposals == {}
+    assert field in report.missing
+    assert report.problems
+
+
+def test_r48_a_success_with_error_lines_is_doubted() -> None:
+    with simulated(Dialect()) as simulator:
+        give_a_past(simulator)
+        assert "Is their word a success?" not in printed(look(simulator, {}))
+        report = look(simulator, {"vocabulary": {"states": {"succeeded": "Failed"}}})
+    assert "4 of 10 executions that are taken for a success have error lines" in printed(report).replace(
+        "\n", " "
+    )
+
+
 def test_ids_in_braces_are_shown() -> None:
     with simulated(Dialect(ids="braces")) as simulator:
         give_a_past(simulator)
