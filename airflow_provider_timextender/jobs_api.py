@@ -156,8 +156,7 @@ class _Parser:
     def execution(
         self, obj: Mapping[str, Any], job_id: str, flat: Sequence[Mapping[str, Any]] | None = None
     ) -> model.Execution:
-        entries = self.objects(self.vocabulary.member(obj, "execution.logs")) if flat is None else flat
-        logs = tuple(map(self.log, entries))
+        logs = tuple(map(self.log, self.entries(obj) if flat is None else flat))
         start, start_problem = self.time(obj, "execution.start")
         end, end_problem = self.time(obj, "execution.end")
         if start is not None and end is not None and end < start:
@@ -180,6 +179,17 @@ class _Parser:
             end_problem=end_problem,
             raw=obj,
         )
+
+    def entries(self, obj: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        held = self.vocabulary.member(obj, "execution.logs")
+        for outer in obj.values():  # a list that is named as Logs.Items has been taken out of its wrapper
+            if (
+                isinstance(outer, dict)
+                and isinstance(held, list)
+                and any(it is held for it in outer.values())
+            ):
+                self.refuse_half(outer, held)
+        return self.objects(held)
 
     def log_problems(
         self, obj: Mapping[str, Any], logs: Sequence[model.Log], *, nested: bool
@@ -229,16 +239,19 @@ class _Parser:
 
         :raises ContractError: if the object says that there is more of it.
         """
+        items = self.vocabulary.member(wrapper, "list.items")
+        self.refuse_half(wrapper, items)
+        if not self.vocabulary.has(wrapper, "list.items"):
+            raise self.unexpected("array", wrapper)
+        return items
+
+    def refuse_half(self, wrapper: Mapping[str, Any], items: Any) -> None:
         for place in (wrapper, *(value for value in wrapper.values() if isinstance(value, dict))):
             if following := self.vocabulary.member(place, "list.next"):
                 raise self.half(f"the next page is {model.short(following)}")
-        if not self.vocabulary.has(wrapper, "list.items"):
-            raise self.unexpected("array", wrapper)
-        items = self.vocabulary.member(wrapper, "list.items")
-        total = self.vocabulary.member(wrapper, "list.total")
-        if isinstance(items, list) and isinstance(total, int) and total > len(items):
-            raise self.half(f"it holds {len(items)} of {total} items")
-        return items
+            total = self.vocabulary.member(place, "list.total")
+            if isinstance(items, list) and is_code(str(total)) and int(total) > len(items):
+                raise self.half(f"it holds {len(items)} of {total} items")
 
     def half(self, why: str) -> errors.ContractError:
         return errors.ContractError(

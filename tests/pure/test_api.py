@@ -534,15 +534,29 @@ def test_r48_a_list_in_an_object_is_taken_out_if_the_connection_names_its_member
         {"has_more": True},
         {"paging": {"next": "x"}},
         {"total": 3},
+        {"total": "3"},
+        {"meta": {"total": 3}},
     ],
     ids=str,
 )
 def test_r48_a_page_of_a_longer_list_is_an_error(page: dict[str, Any]) -> None:
     wrapped = {"value": [{"Id": JOB, "Name": "Load"}], **page}
     explained = Vocabulary.of({"fields": {"list.items": "value"}})
-    for words in [explained] if "total" in page else [explained, Vocabulary()]:
+    for words in [explained] if "total" in str(page) else [explained, Vocabulary()]:
         with pytest.raises(errors.ContractError, match="page of a longer list"):
             say(api.list_jobs(), wrapped, words)
+
+
+@pytest.mark.parametrize("page", [{"nextLink": "x"}, {"total": 3}], ids=str)
+def test_r48_a_page_of_a_longer_log_is_an_error_though_the_connection_names_its_list(page: Any) -> None:
+    explained = Vocabulary.of({"fields": {"execution.logs": "Log.Items"}})
+    whole = {"State": "Success", "Log": {"Items": [{"Message": "x"}]}}
+    (execution,) = say(api.job_logs(JOB), [whole], explained)
+    assert execution.logs[0].message == "x"
+    with pytest.raises(errors.ContractError, match="page of a longer list"):
+        say(
+            api.job_logs(JOB), [{"State": "Success", "Log": {"Items": [{"Message": "x"}], **page}}], explained
+        )
 
 
 @pytest.mark.parametrize(("link", "is_page"), [('<x?page=2>; rel="next"', True), ('<x>; rel="self"', False)])
