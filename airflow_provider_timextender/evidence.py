@@ -169,15 +169,15 @@ class Evidence:
         return [item for item in data if isinstance(item, dict)] if isinstance(data, list) else []
 
     def _wrapped_in(self, wrapper: Object) -> str:
-        name = self.vocabulary.spelling(wrapper, "list.items")
-        if name is None:
-            lists = [name for name, value in wrapper.items() if isinstance(value, list)]
-            name = lists[0] if len(lists) == 1 else ""
-        if name and "list.items" not in self.found:
-            given = self.vocabulary.adds("list.items")
-            example = f"a list of {len(wrapper[name] or [])}"
-            self._note("list.items", name, example, "" if given else "it is the one list in the object")
-        return name
+        lists = {name: value for name, value in wrapper.items() if isinstance(value, list)}
+        name = self.vocabulary.spelling(lists, "list.items")
+        if name is not None:
+            if "list.items" not in self.found:
+                self._note("list.items", name, f"a list of {len(lists[name])}")
+        elif len(lists) == 1:  # each kind of answer may have a name of its own for its list
+            ((name, items),) = lists.items()
+            self._note("list.items", name, f"a list of {len(items)}", "it is the one list in the object")
+        return name or ""
 
     def _note(self, entry: str, name: str, example: Any, why: str = "") -> None:
         known_from = "proposed" if why else self.vocabulary.known_from(name, entry)

@@ -39,10 +39,13 @@ class Recording:
     def __init__(self, recording: Any) -> None:
         if not isinstance(recording, dict) or recording.get("timextender_recording") != FORMAT:
             raise ValueError(f"It is no recording of format {FORMAT}, which check --record writes.")
-        self._names: Mapping[str, str] = recording["members"]
-        answers = {answer["path"]: answer["body"] for answer in recording["answers"]}
-        self._jobs = answers["/public/jobs"]
-        self._statuses = answers["/public/jobs/status"]
+        try:
+            self._names = {field: str(name) for field, name in recording["members"].items()}
+            answers = {str(answer["path"]): answer["body"] for answer in recording["answers"]}
+            self._jobs = answers["/public/jobs"]
+            self._statuses = answers["/public/jobs/status"]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"It is no whole recording; it was cut or changed: {error!r}.") from None
         parts = {path: [folded(unquote(part)) for part in path.split("/")[3:]] for path in answers}
         self._logs = {part[0]: answers[path] for path, part in parts.items() if part[1:] == ["logs"]}
         self._filtered = {part[0]: answers[path] for path, part in parts.items() if len(part) == 3}
@@ -57,9 +60,10 @@ class Recording:
 
     @property
     def jobs(self) -> list[Job]:
-        """The recorded jobs."""
+        """The recorded jobs whose ids are understood."""
         found = ((self._get(job, "job.id"), self._get(job, "job.name")) for job in self._items(self._jobs))
-        return [Job(str(name or id_), id=folded(str(id_))) for id_, name in found]
+        jobs = {folded(str(id_)): str(name or id_) for id_, name in found if id_ is not None}
+        return [Job(name, id=id_) for id_, name in jobs.items()]
 
     def means(self, asked: str, id_: str) -> bool:
         """Tell whether an id in a URL is that one."""
@@ -99,7 +103,8 @@ class Recording:
 
         :param asked: the trigger id in the URL, if there is one.
         """
-        recorded = list(self._items(self._logs.get(job.id)))
+        log = self._logs.get(job.id)
+        recorded = list(self._items(log))
         ended = (execution for execution in executions if execution.state(now) == "ended")
         copies = [item for number, one in enumerate(ended) for item in self._copy(job, number, one)]
         shown = [*recorded, *copies]
@@ -109,8 +114,10 @@ class Recording:
                 return Reply(self._filtered[job.id])  # it shows nothing under any id
             if not 1 < len(recorded) == len(alone):  # else it leaves out nothing
                 shown = [item for item in shown if self._is(asked, *self._trigger_ids(item))]
-        wrapper = self._names.get("list.items")
-        return Reply({wrapper: shown} if wrapper else shown)
+        if log is not None and not recorded and not copies:
+            return Reply(log)  # it is none that is understood, or shows nothing
+        like = next((one for one in (log, *self._logs.values()) if one is not None), [])
+        return Reply({**like, self._list_in(like): shown} if isinstance(like, dict) else shown)
 
     # --- the copy of an execution ---
 
@@ -164,8 +171,14 @@ class Recording:
 
     def _items(self, answer: Any) -> Iterator[Object]:
         if isinstance(answer, dict):
-            answer = answer.get(self._names.get("list.items", ""))
-        return (item for item in answer or [] if isinstance(item, dict))
+            answer = answer.get(self._list_in(answer))
+        return (item for item in (answer if isinstance(answer, list) else ()) if isinstance(item, dict))
+
+    def _list_in(self, wrapper: Object) -> str:
+        """Return the member that holds a list: the one that is named, or the only one."""
+        lists = [name for name, held in wrapper.items() if isinstance(held, list)]
+        named = self._names.get("list.items", "")
+        return lists[0] if len(lists) == 1 else named
 
     def _get(self, item: Object, field: str) -> Any:
         value: Any = item

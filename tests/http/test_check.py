@@ -217,6 +217,25 @@ def test_r47_what_no_setting_can_name_is_told_and_not_asked(word: Any) -> None:
     assert ["execution.state" in problem for problem in report.unexplained] == [True]
 
 
+def test_r47_each_kind_of_answer_may_have_a_name_of_its_own_for_its_list() -> None:
+    with simulated(Dialect()) as simulator:
+        give_a_past(simulator)
+        jobs = [{"Id": job.id, "Name": job.name} for job in simulator.world.jobs.values()]
+        statuses = [{"JobId": job["Id"], "Status": "Idle"} for job in jobs]
+        for route, answer in {
+            "jobs": {"jobs": jobs},
+            "statuses": {"statuses": statuses, "errors": None},
+            "logs": {"executions": [execution(), execution(1)]},
+        }.items():
+            simulator.fault(route, always=Fault("body", body=json.dumps(answer)))  # type: ignore[arg-type]
+        told = look(simulator, {}).to_dict()
+        assert look(simulator, {"vocabulary": told["vocabulary"]}).problems == []
+        recording = Recording(recorded(simulator))
+    with Simulator(recording.jobs, dialect=recording) as replayed:
+        assert look(replayed, {}).to_dict()["vocabulary"] == told["vocabulary"]
+        assert look(replayed, {"vocabulary": told["vocabulary"]}).problems == []
+
+
 MOVED = "2026-01-01T02:00:00Z"
 
 
@@ -405,6 +424,39 @@ def test_a_recording_runs_its_executions_again(shape: str) -> None:
         assert [str(one.state) for one in ended] == order
         late = [datetime.now(timezone.utc) - one.end for one in ended if one.end]
         assert all(abs(lag) < timedelta(hours=15) for lag in late)
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {"jobs": [{"Id": 1, "Name": "a"}, {"Id": 1, "Name": "b"}], "statuses": 5},
+        {"jobs": [{"Nr": None}, {"Nr": None}], "statuses": [[{}]]},
+        {"logs": {"Data": {"Items": [execution()]}}},
+        {"logs": True},
+        {"jobs": []},
+    ],
+    ids=["numbers", "no ids", "wrapped twice", "no list", "no job"],
+)
+def test_r47_an_account_that_is_not_understood_can_be_recorded_and_replayed(answers: dict[str, Any]) -> None:
+    with saying(**answers) as simulator:
+        report = look(simulator, {})
+        recording = Recording(recorded(simulator))
+    with Simulator(recording.jobs, dialect=recording) as replayed:
+        again = look(replayed, {})
+    assert [one.partition(": ")[2][:60] for one in again.problems] == [
+        one.partition(": ")[2][:60] for one in report.problems
+    ]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"members": None}, {"members": []}, {"answers": None}, {"answers": [{"path": "/public/jobs"}]},
+     {"answers": []}, {"answers": ["x"]}],
+    ids=str,
+)  # fmt: skip
+def test_a_recording_that_was_cut_or_changed_is_refused(changed: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="cut or changed"):
+        Recording({"timextender_recording": 1, "members": {}, "answers": [], **changed})
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", '{"timextender_recording": 2}'])
