@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone, tzinfo
@@ -271,15 +272,13 @@ class Report:
     @property
     def unexplained(self) -> list[str]:
         """The problems that would be left if all proposals and some answer to each question were taken."""
-        explained = self.evidence.vocabulary.to_dict()
-        for word in self.questions:
-            known = list(self.evidence.vocabulary.spellings[word.section])
-            answers = explained.setdefault(word.section, {}).setdefault(known[0], [])
-            explained[word.section][known[0]] = [
-                *([answers] if isinstance(answers, str) else answers),
-                word.word,
-            ]
-        return not_understood(self.account, Vocabulary.of(explained))
+        given = {section: dict(entries) for section, entries in self.evidence.vocabulary.given.items()}
+        for section in WORDS:
+            answers = tuple(word.word for word in self.questions if word.section == section)
+            entry = next(iter(self.evidence.vocabulary.spellings[section]))
+            entries = given.setdefault(section, {})
+            entries[entry] = (*entries.get(entry, ()), *answers)
+        return not_understood(self.account, Vocabulary(given))
 
     @property
     def missing(self) -> list[str]:
@@ -299,7 +298,11 @@ class Report:
         :param url: where the API was reached.
         """
         seen = self.understood
-        names = {job.id: job.name or job.id for job in seen.jobs}
+        called = Counter(job.name for job in seen.jobs)
+        names = {
+            job.id: (job.name if called[job.name] == 1 else f"{job.name} ({job.id})") if job.name else job.id
+            for job in seen.jobs
+        }
         by_section: dict[str, dict[str, Any]] = {}
         for word in self.words:
             by_section.setdefault(word.section, {})[word.word] = {

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timezone
 from logging import ERROR
+from typing import TypeVar
 
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from airflow_provider_timextender.check import TIMES, Report, has_zone
+from airflow_provider_timextender.check import TIMES, Report, Word, has_zone
 from airflow_provider_timextender.model import plain
 from airflow_provider_timextender.verdict import for_people
+
+T = TypeVar("T")
+
+MOST = 100
+"""So many words, questions and problems are shown at most: where there are more, they are no words."""
 
 _DECIDING = {"execution.state", "execution.end"}
 
@@ -45,14 +51,20 @@ def show(report: Report, console: Console, reached: str) -> None:
     _say(console, "A task would not understand all of this.", style="red")
     _show_proposals(report, console)
     _show_questions(report, console)
-    if report.unexplained:
+    if unexplained := report.unexplained:
         _say(console, "\nWhat is neither proposed nor asked:", style="bold")
-    for problem in report.unexplained:
-        _say(console, problem, indent=2)
+    _say_some(console, unexplained, lambda problem: _say(console, problem, indent=2))
 
 
 def _say(console: Console, text: str, style: str = "", indent: int = 0) -> None:
     console.print(Padding.indent(Text(text, style=style), indent))
+
+
+def _say_some(console: Console, things: Sequence[T], say: Callable[[T], None]) -> None:
+    for thing in things[:MOST]:
+        say(thing)
+    if len(things) > MOST:
+        _say(console, f"and {len(things) - MOST} more, which --output json shows.", indent=2)
 
 
 def _print(console: Console, title: str, table: Table) -> None:
@@ -87,7 +99,7 @@ def _fields(report: Report) -> Table:
 
 def _words(report: Report) -> Table:
     table = _table("section", "word", "count", "meaning")
-    for word in report.words:
+    for word in report.words[:MOST]:
         _add(table, (word.section, word.word, word.count, word.meaning or "unknown"))
     return table
 
@@ -167,11 +179,14 @@ def _show_questions(report: Report, console: Console) -> None:
     if not report.questions:
         return
     _say(console, "\nOnly you can say what these words mean. Add those that you know:", style="bold")
-    for word in report.questions:
+
+    def ask(word: Word) -> None:
         _say(console, f"{plain(word.word)} ({word.section}, {word.count} times): {word.evidence}", indent=2)
         entries = " or ".join(report.evidence.vocabulary.spellings[word.section])
         answer = json.dumps({"vocabulary": {word.section: {"...": word.word}}})
         _say(console, f"{answer} with {entries} for the dots", style="dim", indent=4)
+
+    _say_some(console, report.questions, ask)
 
 
 def _size(count: int) -> str:

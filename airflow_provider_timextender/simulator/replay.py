@@ -116,7 +116,7 @@ class Recording:
                 shown = [item for item in shown if self._is(asked, *self._trigger_ids(item))]
         if log is not None and not recorded and not copies:
             return Reply(log)  # it is none that is understood, or shows nothing
-        like = next((one for one in (log, *self._logs.values()) if one is not None), [])
+        like: Any = next((one for one in (log, *self._logs.values()) if one is not None), [])
         return Reply({**like, self._list_in(like): shown} if isinstance(like, dict) else shown)
 
     # --- the copy of an execution ---

@@ -236,6 +236,22 @@ def test_r47_each_kind_of_answer_may_have_a_name_of_its_own_for_its_list() -> No
         assert look(replayed, {"vocabulary": told["vocabulary"]}).problems == []
 
 
+def test_of_sentences_that_stand_for_states_only_some_are_shown() -> None:
+    with saying(logs=[execution(State=f"It ended as number {n}") for n in range(150)]) as simulator:
+        report = look(simulator, {})
+        shown = printed(report)
+    assert len(report.to_dict()["questions"]) == 150
+    assert shown.count("with running or succeeded") == 100
+    assert "and 50 more, which --output json shows." in shown
+
+
+def test_two_jobs_of_one_name_are_told_apart() -> None:
+    ids = ["02515f84-8677-4f47-9379-2d099197deb9", TRIGGER]
+    with saying(jobs=[{"Id": id_, "Name": "Twin"} for id_ in ids], logs=[]) as simulator:
+        logs = look(simulator, {}).to_dict()["reached"]["logs"]
+    assert list(logs) == [f"Twin ({id_})" for id_ in ids]
+
+
 MOVED = "2026-01-01T02:00:00Z"
 
 
