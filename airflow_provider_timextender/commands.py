@@ -168,19 +168,22 @@ def check(args: Namespace) -> int:
     if looked_at < len(jobs):
         within = f"{CHECK_FOR} s and {CHECK_UP_TO // 2**20} MiB"
         say(f"Within {within} the logs of {looked_at} of {len(jobs)} jobs were read; see --job.")
-    if args.record is not None:
-        _record(report, Path(args.record), hook.settings.api_key, asked=not args.yes)
     if args.output in ("json", "yaml"):
         show_data(report.to_dict(hook.settings.base_url), args.output)
     else:
         show(report, results(), f"{hook.settings.base_url} with the key in {hook.settings.api_key_header}")
+    if args.record is not None:
+        _record(report, Path(args.record), hook.settings.api_key, asked=not args.yes)
     return 1 if report.problems else 0
 
 
 def _record(report: checking.Report, file: Path, api_key: str, *, asked: bool) -> None:
     """Write a recording, after saying what can be read in it."""
-    made = recording.record(report)
-    text = json.dumps(made, indent=1)
+    try:
+        made = recording.record(report)
+        text = json.dumps(made, indent=1)
+    except RecursionError:
+        raise InvalidInput("An answer is nested too deep, so that the recording is not written.") from None
     if api_key in text:
         raise InvalidInput("The API key would stand in the recording, so that it is not written.")
     readable = recording.readable(made)

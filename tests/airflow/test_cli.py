@@ -628,6 +628,7 @@ def test_r34_check_records_what_may_be_shown(
     ran = command("check", "--record", str(file))
     assert ran.status == 2
     assert "give --yes. The recording was not written." in ran.err
+    assert f"Reached {otherwise.url}" in ran.out, "what was found is not lost"
     assert not file.exists()
     ran = command("check", "--record", str(file), "--yes")
     assert ran.status == 1
@@ -641,6 +642,16 @@ def test_r34_check_records_what_may_be_shown(
     with Simulator(recording.jobs, dialect=recording) as replayed:
         monkeypatch.setenv("AIRFLOW_CONN_TIMEXTENDER_DEFAULT", replayed.connection_json())
         assert '"execution.end": "stop"' in command("check").out
+
+
+def test_what_is_nested_too_deep_to_be_recorded_is_told(
+    two: Simulator, command: Command, tmp_path: Path
+) -> None:
+    two.fault("statuses", always=Fault("body", body="[" * 800 + "]" * 800))
+    ran = command("check", "--record", str(tmp_path / "recording.json"), "--yes")
+    assert ran.status == 2
+    assert "nested too deep" in ran.err
+    assert "Traceback" not in ran.err
 
 
 def test_what_stays_readable_in_a_recording_cannot_forge_a_line(
