@@ -35,7 +35,7 @@ _NET_DATE = re.compile(r"/Date\((-?\d+)(.*)", re.DOTALL)
 _NO_WORD = re.compile(r"(?=\D*\d)[\d\s/.:,+TZAPM-]+")
 _UNSET = re.compile(
     r"0?|00:00:00|/Date\((0|-\d+)([+-]\d{4})?\)/|01/01/0001( 0?0:00:00)?"
-    r"|(0001-01-01|9999-12-31)([T ][\d:.]+ *(Z|[+-]\d\d:\d\d)?)?"
+    r"|(0001-01-01|9999-12-31)([T ]\d\d:\d\d(:\d\d)?(\.0+|\.9+)? *(Z|[+-]\d\d:\d\d)?)?"
 )
 """Times that nobody has set yet, which tell nothing; less than what is taken for one where times are read."""
 

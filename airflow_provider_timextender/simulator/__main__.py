@@ -66,7 +66,7 @@ def _recording(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -
         parser.error("--replay has the jobs and the shape of its recording, and takes no others")
     try:
         return Recording.read(Path(arguments.replay))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         parser.error(f"--replay {arguments.replay}: {error}")
 
 
