@@ -38,7 +38,7 @@ def given(value: T | NotGiven, what: str) -> T | None:
     """
     if isinstance(value, NotGiven):
         return None
-    if not _is_there(value):
+    if not is_there(value):
         raise InvalidInput(f"{what} was given, but is {value!r} at run time.")
     return value
 
@@ -48,7 +48,8 @@ def unless_none(value: T | None) -> T | NotGiven:
     return NOT_GIVEN if value is None else value
 
 
-def _is_there(value: Any) -> bool:
+def is_there(value: Any) -> bool:
+    """Tell whether something is given that is neither ``None`` nor blank."""
     return value is not None and value is not NOT_GIVEN and bool(str(value).strip())
 
 
@@ -105,7 +106,7 @@ def to_job(job_id: str | NotGiven | None, job_name: str | NotGiven | None) -> Of
     :raises InvalidInput: if neither is there, or if the id is none.
     """
     values = {"job_id": job_id, "job_name": job_name}
-    there = {what: str(value) for what, value in values.items() if _is_there(value)}
+    there = {what: str(value) for what, value in values.items() if is_there(value)}
     for what, value in values.items() if not there else ():
         given(value, what)
     if not there:

@@ -26,7 +26,7 @@ from airflow_provider_timextender.deferral import DefersMixin
 from airflow_provider_timextender.ending import StartFromTrigger, StartTriggerArguments
 from airflow_provider_timextender.errors import ExecutionTimeout, TimeXtenderError, WaitTimeout, about
 from airflow_provider_timextender.hooks import TimeXtenderHook, no_vain_retry
-from airflow_provider_timextender.inputs import NOT_GIVEN, NotGiven, span, to_job, to_run
+from airflow_provider_timextender.inputs import NOT_GIVEN, NotGiven, is_there, span, to_job, to_run
 from airflow_provider_timextender.jobs_api import LIST_OF
 from airflow_provider_timextender.life import Limits, Wait, run_through
 from airflow_provider_timextender.model import Job
@@ -150,9 +150,9 @@ class JobStatusSensor(DefersMixin, BaseSensorOperator):
 
     @property
     def _of(self) -> Of:
-        """Which job it is, and which execution, as given or else as found."""
-        both = ((getattr(self, name), getattr(self._found, name)) for name in Of._fields)
-        return Of(*(found if given is NOT_GIVEN else given or found for given, found in both))
+        """Which job it is, and which execution, as found or else as given."""
+        both = ((getattr(self._found, name), getattr(self, name)) for name in Of._fields)
+        return Of(*(found or (given if is_there(given) else None) for found, given in both))
 
     @contextmanager
     def _ending(self, context: Context) -> Iterator[None]:

@@ -186,6 +186,14 @@ def test_r49_a_name_that_is_none_beside_an_id_counts_as_left_out(simulator: Simu
     assert simulator.count("execute") == 1
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_r49_a_blank_name_beside_an_id_spoils_no_success(simulator: Simulator, mode: str) -> None:
+    execution = simulator.run("load")
+    given = {"job_id": execution.job.id, "job_name": " ", "trigger_id": execution.trigger_id}
+    result = live(lambda: sensor(**given, **arguments_of(mode)), TaskInstance(), mode)
+    assert (result["state"], result["job_name"]) == ("succeeded", "load")
+
+
 # --- what a callback reads ---
 
 
