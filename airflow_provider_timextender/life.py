@@ -587,10 +587,11 @@ class Life:
 
     def _is_told_of(self, event: Mapping[str, Any]) -> None:
         self.trigger_id = event.get("trigger_id")
-        # A record holds all of a long name, and where Airflow has ended the wait nothing may be known.
-        kept: Named = self.record or (Of() if event.get("job_id") else self._task.job)
-        self.job_id = kept.job_id or str(event.get("job_id") or "")
-        self.job_name = kept.job_name or event.get("job_name")
+        self.job_id, self.job_name = str(event.get("job_id") or ""), event.get("job_name")
+        if not self.job_id:
+            # Airflow has ended the wait, and no XCom tells of which job.
+            kept: Named = self.record if self.record and self._is_for(self.record) else self._task.job
+            self.job_id, self.job_name = kept.job_id or "", kept.job_name
         self._world.show_name(self)
 
     def _without_turn(self, error: TimeXtenderError) -> None:
@@ -615,12 +616,12 @@ class Life:
         if self.record is not None and self.record.stage == "queued":
             self._keep(replace(self.record, stage="done"), or_go_on=True)
 
+    def _is_for(self, record: Record) -> bool:
+        """Tell whether a record is one of what the task is to do now."""
+        return record.given == self._task.given and not record.was_cleared(self._world.tries)
+
     async def _identify(self, record: Record | None) -> None:
-        if (
-            record is not None
-            and record.given == self._task.given
-            and not record.was_cleared(self._world.tries)
-        ):
+        if record is not None and self._is_for(record):
             # What has been queued is not lost because nobody can look up the job's name now.
             self.job_id, self.job_name = record.job_id, record.job_name or self._task.job.job_name
         else:

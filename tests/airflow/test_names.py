@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -338,6 +339,28 @@ def test_r49_a_name_that_a_worker_has_to_show_is_not_left_to_the_triggerer(
 
 
 # --- what people read ---
+
+
+@pytest.mark.skipif(not SHARES, reason="before Airflow 3.3 nothing of a task survives its process")
+def test_r49_a_task_that_waits_for_its_turn_tells_of_no_job_that_it_ran_before(simulator: Simulator) -> None:
+    store, ti = Store(), TaskInstance()
+    operator(job_id=simulator.job("load").id, wait_for_completion=False).execute(context_of(ti, store))
+    stock = simulator.world.jobs[OTHER] = Job("stock", id=OTHER, duration=60)
+    simulator.world.queue(stock, time.time() - 1)
+    again = TaskInstance()
+    again.try_number, again.max_tries = 2, 1  # cleared
+    again.xcom_pull = lambda **_: None  # type: ignore[attr-defined]
+    turn = {"job_id": stock.id, "if_running": "wait", "deferrable": True, "timeout": 60}
+    with pytest.raises(TaskDeferred) as deferred:
+        operator(**turn).execute(context_of(again, store))
+    told = {**deferred.value.trigger.arguments, "error": "WaitTimeout", "message": "it runs."}
+    lost: dict[str, Any] = {"error": "Trigger timeout", "traceback": None}
+    for method, kwargs in (("execute_complete", {"event": told}), ("__fail__", lost)):
+        context = context_of(again, store)
+        with pytest.raises(errors.WaitTimeout, match=f"^TimeXtender job ('stock'|{OTHER}): ") as over:
+            operator(**turn).resume_execution(method, kwargs, context)
+        assert over.value.job_id == stock.id
+        assert context["job_name"] in ("stock", stock.id)
 
 
 def test_r49_each_line_of_a_task_and_each_warning_begins_with_the_name(
