@@ -28,7 +28,7 @@ class Of(NamedTuple):
 
 def called(of: Named) -> str:
     """Return what a job is called: its name, or its id if that is all that is known."""
-    return f"TimeXtender job {short(of.job_name) if of.job_name else of.job_id}"
+    return f"TimeXtender job {short(of.job_name) if of.job_name else _spelt(of.job_id)}"
 
 
 def said(what: str, of: Named, joint: str = ": ") -> str:
@@ -39,9 +39,15 @@ def said(what: str, of: Named, joint: str = ": ") -> str:
     if not (of.job_name or of.job_id):
         return what
     ids = {"job id": of.job_name and of.job_id, "trigger id": of.trigger_id}
-    told = ", ".join(f"{kind} {id_}" for kind, id_ in ids.items() if id_)
+    told = ", ".join(f"{kind} {_spelt(id_)}" for kind, id_ in ids.items() if id_)
     between = "\n  " if "\n" in what else " "
     return f"{called(of)}{joint}{what}{f'{between}({told})' if told else ''}"
+
+
+def _spelt(id_: Any) -> str:
+    """Return an id as it is; what people took for one may be of any length, and of several lines."""
+    text = str(id_)
+    return text if len(text) <= 40 and text.isprintable() else short(id_)
 
 
 def short(value: Any) -> str:

@@ -42,6 +42,9 @@ _TEXT_BYTES = 500
 _NAME_BYTES = 300
 """The longest name of a job in a result: with all else, an event stays below 2 KB."""
 
+_ID_BYTES = 80
+"""The longest id in an event: people may have taken anything for one."""
+
 _ACTIVE = (JobState.PENDING, JobState.RUNNING)
 
 
@@ -421,19 +424,19 @@ def result(execution: Execution, job_name: str | None) -> dict[str, Any]:
     """
     told = execution.to_dict()
     texts = {name: told[name] and _shown(told[name], _TEXT_BYTES) for name in ("message", "problem")}
-    return {"job_id": told.pop("job_id"), "job_name": _name(job_name), **told, **texts}
+    return {"job_id": told.pop("job_id"), "job_name": _cut(job_name, _NAME_BYTES), **told, **texts}
 
 
-def _name(job_name: str | None) -> str | None:
-    return job_name and shorten(job_name, _NAME_BYTES)
+def _cut(text: str | None, size: int) -> str | None:
+    return text and shorten(str(text), size)
 
 
 def event_of(error: errors.TimeXtenderError) -> dict[str, Any]:
     """Return as plain JSON what a trigger tells of an error: :func:`result_of` raises it."""
     told: dict[str, Any] = {
-        "job_id": error.job_id,
-        "job_name": _name(error.job_name),
-        "trigger_id": error.trigger_id,
+        "job_id": _cut(error.job_id, _ID_BYTES),
+        "job_name": _cut(error.job_name, _NAME_BYTES),
+        "trigger_id": _cut(error.trigger_id, _ID_BYTES),
         "error": type(error).__name__,
         "message": shorten(error.reason, _WHY_BYTES),
     }

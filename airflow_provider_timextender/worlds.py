@@ -33,6 +33,10 @@ RECORD_KEY = "timextender_submission"
 STATE_KEY = "timextender_execution"
 """Where Airflow's task state store shows what a waiting task last saw (Airflow 3.3 and later)."""
 
+LABEL = 200
+"""How many characters of a job's name a label may show: PostgreSQL and MySQL take 250 with what the template
+adds, and Airflow fails a task that has succeeded if there are more."""
+
 BACKSTOP = timedelta(minutes=5)
 """How long after its limit Airflow ends a wait that no triggerer has ended."""
 
@@ -189,7 +193,7 @@ def show_name(context: Any, of: Named) -> None:
     macros = getattr(context.get("dag"), "user_defined_macros", None) or {}
     name = of.job_name or of.job_id
     if name and "job_name" not in macros:
-        context.setdefault("job_name", name)
+        context.setdefault("job_name", str(name)[:LABEL])
 
 
 class Triggerer:

@@ -319,6 +319,12 @@ def test_r49_what_a_dag_itself_calls_job_name_keeps_its_meaning(real: Make) -> N
     assert shown == ["mine", "mine"]
 
 
+def test_r49_a_long_name_leaves_room_in_the_250_characters_of_a_label() -> None:
+    context: dict[str, Any] = {}
+    show_name(context, Of(OTHER, "load" * 99))
+    assert context == {"job_name": "load" * 50}
+
+
 def test_r49_what_the_context_has_is_not_overwritten() -> None:
     context: dict[str, Any] = {"job_name": "mine"}
     show_name(context, Of(OTHER, "load"))

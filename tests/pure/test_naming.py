@@ -70,6 +70,16 @@ def test_r49_a_name_is_shown_like_one_and_cut() -> None:
     assert len(text) < 200
 
 
+def test_r49_what_is_no_id_is_cut_as_well() -> None:
+    lines = "x\n" * 9999
+    text = said("is not a guid.", Of(lines, None, lines))
+    assert "\n" not in text
+    assert len(text) < 250
+    event = event_of(errors.InvalidInput("\U0001f4a5" * 5000).about(Of(lines, lines, lines)))
+    assert len(json.dumps(event)) <= 2048
+    assert event_of(errors.InvalidInput("is not a guid").about(Of(7)))["job_id"] == "7"  # type: ignore[arg-type]
+
+
 def test_r49_an_error_tells_of_the_first_job_that_it_is_said_to_be_about() -> None:
     error = errors.Refused("no", status=404).about(Of(trigger_id=TRIGGER))
     with pytest.raises(errors.Refused), errors.about(lambda: Of(JOB, "Load sales", OTHER)):
