@@ -109,8 +109,8 @@ class TimeXtenderHook(BaseHook):
             return error
         if isinstance(error, AirflowNotFoundException):
             return InvalidInput(f"{error}.")
-        said = f"The Airflow connection {self.timextender_conn_id!r} could not be read: "
-        return Unreachable(f"{said}{type(error).__name__}: {error}", sent=False)
+        what = f"The Airflow connection {self.timextender_conn_id!r} could not be read: "
+        return Unreachable(f"{what}{type(error).__name__}: {error}", sent=False)
 
     @cached_property
     def _carrier(self) -> Carrier:
@@ -230,8 +230,8 @@ class TimeXtenderHook(BaseHook):
         asking = Thread(target=lambda: found.append(self._try_connection()), daemon=True)
         asking.start()
         asking.join(9)
-        good, said = found[0] if found else (False, "No complete answer came within 9 seconds.")
-        return good, " ".join([said, *self.warnings])
+        good, what = found[0] if found else (False, "No complete answer came within 9 seconds.")
+        return good, " ".join([what, *self.warnings])
 
     def _try_connection(self) -> tuple[bool, str]:
         from airflow_provider_timextender.carrier import Carrier

@@ -198,7 +198,7 @@ async def repeat(
     :param bears: tells which errors may pass. :param patience: seconds after which none is borne any more.
     """
     end = world.now() + span(patience)
-    said = ""
+    told = ""
     for number in itertools.count():
         try:
             return await attempt()
@@ -208,8 +208,8 @@ async def repeat(
             )
             if not bears(error) or world.now() + timedelta(seconds=pause) >= end:
                 raise
-            if str(error) != said:
-                said = str(error)
+            if str(error) != told:
+                told = str(error)
                 world.log.warning("Asking again in %.1f s: %s", pause, error)
             if isinstance(error, Refused) and error.of_the_key:
                 world.renew()

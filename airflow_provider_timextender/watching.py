@@ -438,7 +438,7 @@ class JobFinishedTrigger(BaseEventTrigger):
         """Read the logs whose turn has come, look for look, for ever."""
         clock = asyncio.get_running_loop().time
         turns: dict[str, Turn] = {}
-        said = ""
+        warned = ""
         async with shared_poll(self.timextender_conn_id, self.poll_interval) as poll:
             while True:
                 snapshot, found = await poll.next(), Found()
@@ -448,9 +448,9 @@ class JobFinishedTrigger(BaseEventTrigger):
                     jobs = await self._jobs(poll, snapshot)
                 except errors.TimeXtenderError as error:
                     problem = str(error)
-                if problem != said:
-                    said = problem
-                    self.log.warning("%s", said or "The jobs can be looked at again.")
+                if problem != warned:
+                    warned = problem
+                    self.log.warning("%s", warned or "The jobs can be looked at again.")
                 looks = every(len(jobs), self.poll_interval)
                 for job_id, status in jobs.items():
                     turn = turns.setdefault(job_id, Turn())
