@@ -34,6 +34,10 @@ the number of waiting tasks."""
 JITTER = 1.05
 """Up to so many intervals pass between two looks, so that several triggerers do not come together."""
 
+FRESH = 10.0
+"""Seconds at most for which a list of jobs is as good as a new one, however long the interval is: whoever
+makes or renames a job, and then waits for it by name, has to find it."""
+
 WOKEN_AT_ONCE = 50
 """How many that wait are told of a look before other tasks of the event loop have their turn."""
 
@@ -109,15 +113,15 @@ class Poll:
         return await self._carrier.send_in_thread(call)
 
     async def jobs(self) -> list[Job]:
-        """Return all jobs; those who ask within an interval share the answer, whatever it is."""
+        """Return all jobs; those who ask in the same moment share the answer, and its failure an interval."""
         clock = asyncio.get_running_loop().time
         async with self._asking_for_jobs:
             if clock() >= self._jobs_until:
                 try:
-                    self._jobs = await self.send(list_jobs())
+                    self._jobs, age = await self.send(list_jobs()), min(self.interval, FRESH)
                 except TimeXtenderError as error:
-                    self._jobs = error
-                self._jobs_until = clock() + self.interval
+                    self._jobs, age = error, self.interval
+                self._jobs_until = clock() + age
         if isinstance(self._jobs, TimeXtenderError):
             raise copy.copy(self._jobs)
         return self._jobs

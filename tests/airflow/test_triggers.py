@@ -86,6 +86,22 @@ def test_r49_those_who_wait_together_share_one_look_into_the_list_of_jobs(
     assert simulator.count("jobs") == 1
 
 
+def test_r38_r49_a_job_that_was_made_a_minute_ago_is_found_whatever_the_interval_is(
+    simulator: Simulator,
+) -> None:
+    async def look() -> list[list[str | None]]:
+        loop = asyncio.get_running_loop()
+        clock, seen = loop.time, []
+        async with polling.shared_poll("timextender_default", 3600) as poll:
+            for late in (0, 1, 60):
+                loop.time = lambda late=late: clock() + late  # type: ignore[method-assign, misc]
+                seen.append([job.name for job in await poll.jobs()])
+                simulator.world.jobs[OTHER] = Job("new", id=OTHER)
+        return seen
+
+    assert asyncio.run(look()) == [["load"], ["load"], ["load", "new"]]
+
+
 # --- the event ---
 
 
