@@ -123,7 +123,9 @@ def ask(question: str | Callable[[], str], *, otherwise: str) -> None:
 def track(items: Sequence[T], doing: str) -> Iterable[T]:
     """Yield items, with a bar of progress on a terminal."""
     console = _aside()
-    return progress.track(items, doing, console=console, transient=True, disable=not console.is_terminal)
+    if not console.is_terminal:
+        return items
+    return progress.track(items, doing, console=console, transient=True)
 
 
 def show_data(data: Any, output: str) -> None:
