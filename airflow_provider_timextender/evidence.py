@@ -43,13 +43,12 @@ class Member:
     """
 
     name: str
+    zone: tzinfo
     values: list[Any] = field(default_factory=list)
 
-    def type(self, zone: tzinfo) -> str:
-        """Return what it holds.
-
-        :return: ``guid``, ``time``, ``list``, ``object``, ``code``, ``word``, ``text`` or ``nothing``.
-        """
+    @cached_property
+    def type(self) -> str:
+        """What it holds: ``guid time list object code word text``, or ``nothing``."""
         values = [value for value in self.values if value != ""]
         if not values:
             return "nothing"
@@ -57,7 +56,7 @@ class Member:
             return "list" if all(isinstance(value, list) for value in values) else "object"
         if all(is_guid(str(value)) for value in values):
             return "guid"
-        times = [parse_time(value, zone) for value in values]
+        times = [parse_time(value, self.zone) for value in values]
         if any(times) and all(time or is_unset(value) for time, value in zip(times, values, strict=True)):
             return "time"
         if all(isinstance(value, (int, float)) for value in values):
@@ -66,12 +65,15 @@ class Member:
         return "word" if short and len(set(values)) <= FEW else "text"
 
 
-def members(objects: Iterable[Object]) -> dict[str, Member]:
-    """Return the members of objects by name."""
+def members(objects: Iterable[Object], zone: tzinfo) -> dict[str, Member]:
+    """Return the members of objects by name.
+
+    :param zone: that of times without an offset.
+    """
     found: dict[str, Member] = {}
     for obj in objects:
         for name, value in flattened(obj):
-            member = found.setdefault(name, Member(name))
+            member = found.get(name) or found.setdefault(name, Member(name, zone))
             if value is not None and len(member.values) < SAMPLE:
                 member.values.append(value)
     return found
@@ -129,6 +131,7 @@ class Evidence:
     :ivar vocabulary: the one in force, with what is proposed.
     :ivar found: logical field -> the member that stands for it.
     :ivar objects: ``job``, ``status``, ``execution`` and ``log`` -> objects.
+    :ivar members: likewise -> the members of these by name.
     """
 
     def __init__(self, vocabulary: Vocabulary, zone: tzinfo) -> None:
@@ -136,6 +139,7 @@ class Evidence:
         self.zone = zone
         self.found: dict[str, Found] = {}
         self.objects: dict[str, list[Object]] = {}
+        self.members: dict[str, dict[str, Member]] = {}
 
     @property
     def proposals(self) -> dict[str, str]:
@@ -144,23 +148,20 @@ class Evidence:
 
     def add(self, kind: str, data: Iterable[Any]) -> None:
         """Take in the objects of one kind, out of the lists that answers are."""
-        self.objects[kind] = [obj for answer in data for obj in self.items(answer)]
-        self._explain(kind)
+        self._explain(kind, [obj for answer in data for obj in self.items(answer)])
 
     def add_logs(self, data: Iterable[Any]) -> None:
         """Take in the executions and log entries of jobs' logs."""
         objects = [obj for answer in data for obj in self.items(answer)]
         executions, entries = self._apart(objects)
-        self.objects["execution"] = executions
-        self._explain("execution")
+        self._explain("execution", executions)
         if not entries and (logs := self.found.get("execution.logs")):
             nested = (execution.get(logs.name) for execution in executions)
             entries = [entry for answer in nested for entry in self.items(answer)]
-        self.objects["log"] = entries
-        self._explain("log")
+        self._explain("log", entries)
         self._explain_trigger_id()
         if entries and "execution.logs" not in self.found:
-            self._join(executions, entries)
+            self._join()
 
     def items(self, data: Any) -> list[Object]:
         """Return the objects of a list, out of the object that holds it if need be."""
@@ -185,9 +186,10 @@ class Evidence:
         if why:
             self.vocabulary = self.vocabulary.adding({entry: name})
 
-    def _explain(self, kind: str) -> None:
+    def _explain(self, kind: str, objects: list[Object]) -> None:
         """Find the fields of objects: by the names that are known, then by likeness."""
-        there = members(self.objects[kind])
+        self.objects[kind] = objects
+        there = self.members[kind] = members(objects, self.zone)
         wanted = [entry for entry in TRAITS if entry.startswith(f"{kind}.") and entry not in self.found]
         for entry in list(wanted):
             names = [name for name, member in there.items() if self._may_be(entry, member)]
@@ -210,19 +212,18 @@ class Evidence:
                 self._note("submission.trigger_id", found.name, found.example, why)
 
     def _propose(self, kind: str, wanted: Sequence[str]) -> None:
-        there = members(self.objects[kind])
         taken = {found.name for entry, found in self.found.items() if entry.startswith(f"{kind}.")}
-        free = [member for name, member in there.items() if name not in taken]
+        free = [member for name, member in self.members[kind].items() if name not in taken]
         for entry, member, why in self._likely(wanted, free):
             self._note(entry, member.name, _example(member), why)
 
     def _may_be(self, entry: str, member: Member) -> bool:
         # What a null will hold one day is told by its name alone; any text may be a word or a name.
-        kind, types = member.type(self.zone), TRAITS[entry].types
+        kind, types = member.type, TRAITS[entry].types
         return kind in (*types, "nothing") or ("text" in types and kind not in ("list", "object"))
 
     def _fits(self, entry: str, member: Member) -> bool:
-        if member.type(self.zone) not in TRAITS[entry].types:
+        if member.type not in TRAITS[entry].types:
             return False
         if entry in _LIMITS:
             return self._may_limit(entry, member.name)
@@ -278,10 +279,10 @@ class Evidence:
                 continue  # each may decide whether a task is green
             del fitting[entry]
             member, only = left.pop(name), "the likeliest" if rivals else "the only one"
-            yield entry, member, f"it holds a {member.type(self.zone)}, and is {only} of that type"
+            yield entry, member, f"it holds a {member.type}, and is {only} of that type"
 
     def _score(self, entry: str, member: Member, rivals: Sequence[Member]) -> float:
-        trait, kind = TRAITS[entry], member.type(self.zone)
+        trait, kind = TRAITS[entry], member.type
         score = 1.0 if any(hint in fold(member.name) for hint in trait.hints) else 0.0
         if kind == trait.types[0]:
             score += 0.3
@@ -315,33 +316,34 @@ class Evidence:
         return executions, entries
 
     def _like_executions(self, objects: Sequence[Object]) -> tuple[int, int]:
-        there = members(objects)
+        there = members(objects, self.zone)
         known = sum(self.vocabulary.spelling(there, entry) is not None for entry in _OF_EXECUTIONS)
         known -= sum(self.vocabulary.spelling(there, entry) is not None for entry in _OF_ENTRIES)
         # An execution has a start and an end, an entry a time.
-        return known, sum(member.type(self.zone) == "time" for member in there.values())
+        return known, sum(member.type == "time" for member in there.values())
 
-    def _join(self, executions: Sequence[Object], entries: Sequence[Object]) -> None:
+    def _join(self) -> None:
         """Find the members by which flat entries tell to which execution they belong."""
         if self.vocabulary.adds("log.execution_id"):
             return
-        best: tuple[int, str, str] = (0, "", "")
-        for of_entry in members(entries).values():
+        best, pair = 0, None
+        for of_entry in self.members["log"].values():
             owners = {canonical(str(value)) for value in of_entry.values}
-            for of_execution in members(executions).values():
+            for of_execution in self.members["execution"].values():
                 keys = [canonical(str(value)) for value in of_execution.values]
                 # A key tells one execution from all others.
                 shared = len(owners & set(keys)) if len(set(keys)) == len(keys) else 0
-                if shared == len(owners) and shared > best[0]:
-                    best = (shared, of_entry.name, of_execution.name)
-        shared, of_entry_name, of_execution_name = best
-        if shared:
-            why = f"its {shared} values are those of {of_execution_name} of the executions"
-            self._note("log.execution_id", of_entry_name, _example(members(entries)[of_entry_name]), why)
-            trigger_id = self.found.get("execution.trigger_id")
-            if trigger_id is None or trigger_id.name != of_execution_name:
-                example = _example(members(executions)[of_execution_name])
-                self._note("execution.id", of_execution_name, example, f"entries name it as {of_entry_name}")
+                if shared == len(owners) and shared > best:
+                    best, pair = shared, (of_entry, of_execution)
+        if pair is None:
+            return
+        of_entry, of_execution = pair
+        why = f"its {best} values are those of {of_execution.name} of the executions"
+        self._note("log.execution_id", of_entry.name, _example(of_entry), why)
+        trigger_id = self.found.get("execution.trigger_id")
+        if trigger_id is None or trigger_id.name != of_execution.name:
+            why = f"entries name it as {of_entry.name}"
+            self._note("execution.id", of_execution.name, _example(of_execution), why)
 
 
 def _example(member: Member) -> Any:

@@ -101,12 +101,12 @@ class _Replaced:
         # What a member holds that is taken for a state may yet be messages, or names.
         tables = [
             field for field, name in fields.items()
-            if members(evidence.objects[field.split(".")[0]])[name].type(self._zone) in ("word", "code")
+            if evidence.members[field.split(".")[0]][name].type in ("word", "code")
         ]  # fmt: skip
         self._of_words = {fields[field] for field in tables}
         self._words = {word.word for word in report.words if WORDS[word.section] in tables}
-        found = members(obj for kind in evidence.objects.values() for obj in kind).values()
-        times = [member for member in found if member.type(self._zone) == "time"]
+        found = members((obj for kind in evidence.objects.values() for obj in kind), self._zone).values()
+        times = [member for member in found if member.type == "time"]
         self._times = {member.name for member in times}
         moments = (parse_time(value, self._zone) for member in times for value in member.values)
         newest = max(filter(None, moments), default=_NEWEST)
