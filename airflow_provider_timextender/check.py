@@ -230,7 +230,7 @@ def words(seen: Understood, vocabulary: Vocabulary) -> list[Word]:
 
 def _about_state(executions: list[Execution]) -> str:
     ended = [e for e in executions if e.end is not None]
-    bad = sum(any(log.level >= 40 for log in e.logs) for e in executions)
+    bad = sum(any(log.is_error for log in e.logs) for e in executions)
     known = any(log.severity for e in executions for log in e.logs)
     last = max(executions, key=lambda e: e.end or e.start or datetime.min.replace(tzinfo=timezone.utc))
     said = last.message or (last.logs[-1].message if last.logs else None)

@@ -173,6 +173,11 @@ class Log(AsDict):
         """The level in Python's ``logging``; an unknown severity counts as info."""
         return SEVERITY_LEVELS[self.severity or "info"]
 
+    @property
+    def is_error(self) -> bool:
+        """Whether it tells of an error."""
+        return self.level >= SEVERITY_LEVELS["error"]
+
 
 @dataclass(frozen=True)
 class Execution(AsDict):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timezone
-from logging import ERROR
 from typing import TypeVar
 
 from rich.console import Console
@@ -123,7 +122,7 @@ def _notes(report: Report) -> Iterator[str]:
             f"An execution that {end} has not been seen: its word is not known yet." for end in unseen
         )
     good = [one for one in report.understood.executions if one.state == "succeeded"]
-    if doubtful := [one for one in good if any(entry.level >= ERROR for entry in one.logs)]:
+    if doubtful := [one for one in good if any(entry.is_error for entry in one.logs)]:
         yield (
             f"{len(doubtful)} of {len(good)} executions that are taken for a success have error lines in "
             "their logs. Is their word a success?"

@@ -379,7 +379,7 @@ def judge_execution(execution: Execution) -> Waiting | Succeeded | Failed:
 
 def _failed(execution: Execution) -> Failed:
     why = _shown(execution.message or "TimeXtender gave no message.", _TEXT_BYTES)
-    errors = [log.message for log in execution.logs if log.level >= 40][-ERROR_LINES:]
+    errors = [log.message for log in execution.logs if log.is_error][-ERROR_LINES:]
     lines: list[str] = []
     for number, line in enumerate(errors):
         left = _WHY_BYTES - len(json.dumps([why, *lines]))
