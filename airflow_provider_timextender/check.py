@@ -292,17 +292,34 @@ class Report:
             if entry in wanted - set(self.evidence.found) and entry.split(".")[0] in shown
         ]
 
-    def to_dict(self, url: str = "") -> dict[str, Any]:
-        """Return plain JSON values.
-
-        :param url: where the API was reached.
-        """
+    @property
+    def reached(self) -> dict[str, Any]:
+        """How much was read, as plain JSON values."""
         seen = self.understood
         called = Counter(job.name for job in seen.jobs)
         names = {
             job.id: (job.name if called[job.name] == 1 else f"{job.name} ({job.id})") if job.name else job.id
             for job in seen.jobs
         }
+        return {
+            "jobs": len(seen.jobs),
+            "statuses": len(seen.statuses),
+            "executions": len(seen.executions),
+            "log_entries": sum(len(execution.logs) for execution in seen.executions),
+            "logs": {
+                names.get(job_id, job_id): {"bytes": raw.size, "executions": len(seen.logs[job_id])}
+                for job_id, raw in self.account.logs.items()
+            },
+            "unread": {
+                names.get(job_id, job_id): str(error) for job_id, error in self.account.unread.items()
+            },
+        }
+
+    def to_dict(self, url: str = "") -> dict[str, Any]:
+        """Return plain JSON values.
+
+        :param url: where the API was reached.
+        """
         by_section: dict[str, dict[str, Any]] = {}
         for word in self.words:
             by_section.setdefault(word.section, {})[word.word] = {
@@ -310,20 +327,7 @@ class Report:
                 "meaning": word.meaning,
             }
         return {
-            "reached": {
-                "url": url,
-                "jobs": len(seen.jobs),
-                "statuses": len(seen.statuses),
-                "executions": len(seen.executions),
-                "log_entries": sum(len(execution.logs) for execution in seen.executions),
-                "logs": {
-                    names.get(job_id, job_id): {"bytes": raw.size, "executions": len(seen.logs[job_id])}
-                    for job_id, raw in self.account.logs.items()
-                },
-                "unread": {
-                    names.get(job_id, job_id): str(error) for job_id, error in self.account.unread.items()
-                },
-            },
+            "reached": {"url": url, **self.reached},
             "fields": {
                 **{
                     entry: {

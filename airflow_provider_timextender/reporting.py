@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.padding import Padding
@@ -31,7 +31,7 @@ def show(report: Report, console: Console, reached: str) -> None:
 
     :param reached: where the API was reached, and how.
     """
-    facts = report.to_dict()["reached"]
+    facts = report.reached
     _say(
         console,
         f"Reached {reached}: {facts['jobs']} jobs, {facts['statuses']} statuses, {facts['executions']} "
@@ -39,7 +39,7 @@ def show(report: Report, console: Console, reached: str) -> None:
     )
     _print(console, "Members", _fields(report))
     _print(console, "Words", _words(report))
-    _print(console, "Logs of jobs", _logs(report))
+    _print(console, "Logs of jobs", _logs(facts))
     console.print()
     for sentence in _notes(report):
         _say(console, sentence)
@@ -103,9 +103,8 @@ def _words(report: Report) -> Table:
     return table
 
 
-def _logs(report: Report) -> Table:
+def _logs(facts: Mapping[str, Any]) -> Table:
     table = _table("job", "executions", "size")
-    facts = report.to_dict()["reached"]
     for name, log in facts["logs"].items():
         _add(table, (name, log["executions"], _size(log["bytes"])))
     for name, problem in facts["unread"].items():
