@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -25,7 +25,7 @@ from airflow_provider_timextender.errors import (
 from airflow_provider_timextender.inputs import to_job, unless_none
 from airflow_provider_timextender.jobs_api import Call
 from airflow_provider_timextender.life import identify, read, run_through, submit
-from airflow_provider_timextender.logs import warn_of_problems
+from airflow_provider_timextender.logs import LogFilter, warn_of_problems
 from airflow_provider_timextender.naming import Of, said
 from airflow_provider_timextender.provider_info import get_provider_info
 from airflow_provider_timextender.worlds import Worker
@@ -219,6 +219,26 @@ class TimeXtenderHook(BaseHook):
         warn_of_problems(executions, self.log)
         for execution in executions:
             yield from execution.logs
+
+    def iter_executions(
+        self,
+        jobs: Iterable[str | model.Job] | None = None,
+        *,
+        wanted: LogFilter | None = None,
+    ) -> Iterator[model.Execution]:
+        """Yield the executions of jobs, each with the entries of its log that are wanted.
+
+        :param jobs: ids, exact names, or what :meth:`get_jobs` returns; ``None`` for all jobs.
+        :param wanted: which entries are kept; ``None`` for all.
+        """
+        for job in self.get_jobs() if jobs is None else jobs:
+            job_id = job.id if isinstance(job, model.Job) else self._id_of(job)
+            for execution in self.get_job_logs(job_id):
+                logs = execution.logs if wanted is None else tuple(filter(wanted.wants, execution.logs))
+                yield replace(execution, logs=logs)
+
+    def _id_of(self, job: str) -> str:
+        return job if model.is_guid(job) else self.get_job(job_name=job).id
 
     def test_connection(self) -> tuple[bool, str]:
         """Read the jobs, their statuses and the log of one that has run; it ends within ten seconds.

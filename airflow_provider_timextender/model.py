@@ -41,6 +41,9 @@ class ExecutionState(StrEnum):
 SEVERITY_LEVELS: Mapping[str, int] = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 """Severities of log entries, lowest first, with their level in Python's ``logging``."""
 
+_KEYS = uuid.UUID("6f9a3c52-7d0b-4c8e-9a41-2be5d1f0c7a3")
+"""The namespace of the keys of executions without a trigger id; a new one would make new keys of old rows."""
+
 _GUID = re.compile(r"(\{)?[0-9a-f]{8}(-?)([0-9a-f]{4}\2){3}[0-9a-f]{12}(?(1)\})", re.IGNORECASE)
 
 
@@ -210,6 +213,19 @@ class Execution(AsDict):
     def is_under(self, trigger_id: str) -> bool:
         """Tell whether it is the one that was started under a trigger id."""
         return self.trigger_id is not None and canonical(self.trigger_id) == canonical(trigger_id)
+
+    @property
+    def key(self) -> str:
+        """A guid that tells it from all other executions, and stays the same: its trigger id, if it has one.
+
+        One without, as one by hand is, has a key made of its job and its start: of its end, where no start is
+        known, and of all else that is told of it, where neither is.
+        """
+        if self.trigger_id is not None and not self.by_hand:
+            return canonical(self.trigger_id)
+        # A start does not change, as an end does that is not known yet.
+        told = self.start or self.end or sorted((name, str(value)) for name, value in self.raw.items())
+        return str(uuid.uuid5(_KEYS, f"{canonical(self.job_id)} {told}"))
 
     @property
     def by_hand(self) -> bool:
