@@ -6,15 +6,17 @@ The only place where sockets are opened. Nothing is repeated here; by the error,
 from __future__ import annotations
 
 import asyncio
+import codecs
 import io
+import itertools
 import json
 import re
 import socket
 import ssl
 import time
 import zlib
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import cache, cached_property, partial
 from http.client import HTTPResponse
@@ -29,7 +31,7 @@ from urllib3.exceptions import LocationValueError
 
 from airflow_provider_timextender import __version__, errors
 from airflow_provider_timextender.connection import Settings
-from airflow_provider_timextender.jobs_api import LIST_OF, Answer, Call, read
+from airflow_provider_timextender.jobs_api import LIST_OF, Answer, Call, read, read_each
 from airflow_provider_timextender.model import plain
 
 T = TypeVar("T")
@@ -39,6 +41,13 @@ CONNECTIONS = 2
 
 IN_ALL = 4
 """How many timeouts a whole answer may take, with its headers: each of the drops it comes in is in time."""
+
+PACE = 64 * 1024
+"""For so many bytes of an answer it may take a second more; what whoever reads it does in between is not
+counted."""
+
+STEP = 256 * 1024
+"""Bytes that are unpacked at once."""
 
 ERROR_LIMIT = 16 * 1024
 """Bytes that are read of an answer which is no success: its message shows the first few hundred."""
@@ -82,17 +91,31 @@ class Carrier:
         :raises InvalidInput: if the host, ``proxies`` or ``verify`` of the connection cannot be used.
         :raises TimeXtenderError: for what an answer says, as :func:`~.jobs_api.read`.
         """
-        where = f"{call.method} {self.settings.base_url}{call.path}"
         try:
-            # A connection that was kept may be closed by the server at the moment of sending, and then nobody
-            # knows whether the request was read. So what must not be sent twice goes over a new one.
-            with nullcontext(self._kept) if call.method == "GET" else _session(self.settings) as session:
-                answer = self._exchange(call, where, session)
+            with self._answer(call) as answer, self._understanding(call, answer) as found:
+                said = read(call, answer, self.settings.vocabulary, self.settings.timezone)
+                found.append(said)
+            return said
         except Exception as error:  # noqa: BLE001 - a library may raise anything for a strange answer
-            failure = _failure(error, where, self._mask)
-        else:
-            return self._understand(call, answer)
+            failure = self._told(error, call)
         # Raised out here, so that the request, whose headers hold the key, is not in its context.
+        raise failure
+
+    def stream(self, call: Call[Iterator[T]]) -> Generator[T, None, None]:
+        """Send one request, once, and yield what the answer says as it arrives.
+
+        The connection is in use until the end, or until whoever asks for more closes this generator.
+
+        :raises TimeXtenderError: as :meth:`send`, also after some of it.
+        """
+        try:
+            with self._answer(call) as answer, self._understanding(call, answer) as found:
+                for one in read_each(call, answer, self.settings.vocabulary, self.settings.timezone):
+                    found[:] = [one]
+                    yield one
+            return
+        except Exception as error:  # noqa: BLE001 - likewise
+            failure = self._told(error, call)
         raise failure
 
     async def send_in_thread(self, call: Call[T]) -> T:
@@ -136,34 +159,55 @@ class Carrier:
             _check_bundle(way["verify"])
         return way
 
-    def _exchange(self, call: Call[T], where: str, session: requests.Session) -> Answer:
+    @contextmanager
+    def _answer(self, call: Call[Any]) -> Iterator[Answer]:
+        """Send a request; what its answer holds arrives while it is read."""
         way, url = self._way, f"{self.settings.base_url}{call.path}"
         headers = {**_HEADERS, self.settings.api_key_header: self.settings.api_key}
-        # Not prepared by the session, which would add its cookies, and the credentials of a .netrc.
-        request = requests.Request(call.method, url, headers=headers).prepare()
-        with session.send(request, timeout=self.settings.timeout, allow_redirects=False, **way) as response:
-            begun = Answer(where, response.status_code, response.raw.headers, b"")
-            pieces = response.raw.stream(64 * 1024, decode_content=False)
-            return receive(begun, pieces, call.limit, self._mask)
+        # A connection that was kept may be closed by the server at the moment of sending, and then nobody
+        # knows whether the request was read. So what must not be sent twice goes over a new one.
+        with nullcontext(self._kept) if call.method == "GET" else _session(self.settings) as session:
+            # Not prepared by the session, which would add its cookies, and the credentials of a .netrc.
+            request = requests.Request(call.method, url, headers=headers).prepare()
+            with session.send(
+                request, timeout=self.settings.timeout, allow_redirects=False, **way
+            ) as response:
+                begun = Answer(f"{call.method} {url}", response.status_code, response.raw.headers, b"")
+                pieces = _paced(response.raw)
+                answer = receive(begun, pieces, call.limit, self._mask)
+                try:
+                    yield answer
+                except errors.TimeXtenderError:
+                    raise
+                except Exception as error:
+                    raise _BrokenOff(answer.size) from error
 
-    def _understand(self, call: Call[T], answer: Answer) -> T:
-        """Return what an answer says.
+    @contextmanager
+    def _understanding(self, call: Call[Any], answer: Answer) -> Iterator[list[Any]]:
+        """Remember whether an answer has had the right shape: whoever understands it adds something.
 
         Where the right shape has come before, JSON of another one is a passing oddity, such as a gateway's
         word about its maintenance. An empty list says only that it is a list.
         """
-        is_list = answer.body[:100].lstrip()[:1] == b"["
+        found: list[Any] = []
         try:
-            found = read(call, answer, self.settings.vocabulary, self.settings.timezone)
+            yield found
         except errors.ContractError as error:
-            known = {call.subject} if is_list else {call.subject, LIST_OF + call.subject}
+            known = {call.subject} if _is_list(answer) else {call.subject, LIST_OF + call.subject}
             if isinstance(error, errors.AnswerTooLarge) or self.understood.isdisjoint(known):
                 raise
             problem = str(error)
         else:
-            self.understood.update([call.subject] * bool(found), [LIST_OF + call.subject] * is_list)
-            return found
+            self.understood.update([call.subject] * any(found), [LIST_OF + call.subject] * _is_list(answer))
+            return
         raise errors.UnreadableAnswer(problem)
+
+    def _told(self, error: Exception, call: Call[Any]) -> errors.TimeXtenderError:
+        return _failure(error, f"{call.method} {self.settings.base_url}{call.path}", self._mask)
+
+
+def _is_list(answer: Answer) -> bool:
+    return answer.body[:100].lstrip()[:1] == b"["
 
 
 class _Threads:
@@ -218,37 +262,72 @@ def receive(begun: Answer, pieces: Iterable[bytes], limit: int, mask: Mask) -> A
     headers = {name.lower(): mask.text(value) for name, value in begun.headers.items()}
     packed = headers.get("content-encoding", "").strip().lower() in ("gzip", "x-gzip")
     gzip = zlib.decompressobj(16 + zlib.MAX_WBITS) if packed else None
-    limit = limit if 200 <= begun.status < 300 else ERROR_LIMIT
-    body, problem, too_large = _collect(pieces, limit, gzip)
-    if problem is None:
-        return replace(begun, headers=headers, body=mask(_utf8(body)))
-    # Where it was cut, a part of the key may be left.
-    start = mask(_utf8(body[:ERROR_LIMIT]))[: -mask.longest]
-    return replace(begun, headers=headers, body=start, problem=problem, too_large=too_large)
+    begun = replace(begun, headers=headers)
+    success = 200 <= begun.status < 300
+    more = mask.pieces(_utf8(_unpacked(pieces, limit if success else ERROR_LIMIT, gzip)))
+    if success:
+        return replace(begun, more=more)
+    body = bytearray()
+    with suppress(errors.ContractError):  # the start is enough to say what went wrong
+        for piece in more:
+            body += piece
+    return replace(begun, body=bytes(body))
 
 
-def _collect(pieces: Iterable[bytes], limit: int, gzip: Any) -> tuple[bytes, str | None, bool]:
-    """Return a body, why it is not whole, and whether that is because it is too large."""
-    sent, body = 0, bytearray()
+def _unpacked(pieces: Iterable[bytes], limit: int, gzip: Any) -> Iterator[bytes]:
+    """Yield what is sent, unpacked.
+
+    :raises UnreadableAnswer: if it is broken. :raises AnswerTooLarge: if there is more of it than the limit.
+    """
+    sent = unpacked = 0
     for piece in pieces:
         sent += len(piece)
         try:
-            body += piece if gzip is None else gzip.decompress(piece, limit + 1 - len(body))
+            for part in (piece,) if gzip is None else _unpack(gzip, piece, limit - unpacked):
+                unpacked += len(part)
+                # What is sent counts as well: gzip can be endless and unpack to nothing.
+                if max(sent, unpacked) > limit:
+                    raise errors.AnswerTooLarge(
+                        f"it is larger than {limit} bytes, the limit for this call ({sent} bytes were read, "
+                        f"{unpacked} unpacked)"
+                    )
+                yield part
         except zlib.error as error:
-            return bytes(body), f"its gzip is broken ({error})", False
-        # What is sent counts as well: gzip can be endless and unpack to nothing.
-        if max(sent, len(body)) > limit:
-            found = f"{sent} bytes were read, {len(body)} unpacked"
-            return bytes(body), f"it is larger than {limit} bytes, the limit for this call ({found})", True
+            raise errors.UnreadableAnswer(f"its gzip is broken ({error})") from None
         if gzip is not None and gzip.unused_data:
-            return bytes(body), "something follows its gzip", False
-    breaks_off = gzip is not None and sent and not gzip.eof
-    return bytes(body), "its gzip breaks off" if breaks_off else None, False
+            raise errors.UnreadableAnswer("something follows its gzip")
+    if gzip is not None and sent and not gzip.eof:
+        raise errors.UnreadableAnswer("its gzip breaks off")
 
 
-def _utf8(body: bytes) -> bytes:
-    encoding = json.detect_encoding(body)
-    return body if encoding.startswith("utf-8") else body.decode(encoding, "replace").encode()
+def _unpack(gzip: Any, piece: bytes, left: int) -> Iterator[bytes]:
+    """Yield in steps what a piece holds, and at most one byte more than is left."""
+    while True:
+        part = gzip.decompress(piece, min(STEP, left + 1))
+        left -= len(part)
+        yield part
+        piece = gzip.unconsumed_tail
+        if left < 0 or not (piece or len(part) == STEP):
+            return
+
+
+def _utf8(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield UTF-8, whatever Unicode comes: its first four bytes tell which."""
+    start = b""
+    for piece in pieces:
+        start += piece
+        if len(start) >= 4:
+            break
+    encoding = json.detect_encoding(start)
+    if encoding == "utf-8":
+        yield start
+        yield from pieces
+        return
+    # It may begin with a mark, which is no part of the text.
+    decoder = codecs.getincrementaldecoder(encoding)("replace")
+    for piece in itertools.chain([start], pieces):
+        yield decoder.decode(piece).encode()
+    yield decoder.decode(b"", final=True).encode()
 
 
 class Mask:
@@ -257,19 +336,41 @@ class Mask:
     :ivar longest: how many bytes a spelling of the key takes, at most.
     """
 
-    _STEP = 256 * 1024
-
     def __init__(self, key: str) -> None:
         self.longest = len(key) * len(r"\u0000")
         self._spelled = re.compile("".join(map(_spellings, key)).encode())
+        # Where the key is, the longest row of letters and digits in it is there as it is, or one of them is
+        # escaped, which hardly anybody does with letters and digits.
+        row = max(re.findall("[0-9A-Za-z]+", key), key=len, default="")
+        escaped = "|".join(f"{ord(letter):02x}" for letter in {*row})
+        self._row = row.encode()
+        self._escaped = re.compile(rf"(?:\\u00|%)(?i:{escaped})".encode())
 
     def __call__(self, said: bytes) -> bytes:
         """Return bytes without the key."""
-        # A search holds up all threads. So it is done in steps; hardly an answer has the key in it.
-        steps = range(0, len(said), self._STEP)
-        if any(self._spelled.search(said, at, at + self._STEP + self.longest) for at in steps):
+        # A search with a pattern takes ten times as long as all the rest of reading, and hardly an answer has
+        # the key in it.
+        escapes = b"\\u00" in said or b"%" in said
+        if self._row in said or (escapes and self._escaped.search(said)):
+            return self._hidden(said)
+        return said
+
+    def _hidden(self, said: bytes) -> bytes:
+        # A search holds up all threads, so it is done in steps.
+        steps = range(0, len(said), STEP)
+        if any(self._spelled.search(said, at, at + STEP + self.longest) for at in steps):
             return self._spelled.sub(b"***", said)
         return said
+
+    def pieces(self, said: Iterator[bytes]) -> Iterator[bytes]:
+        """Yield without the key what comes in pieces, where it may be cut in two as well."""
+        rest = b""
+        for piece in said:
+            rest = self(rest + piece)
+            # What could be the first part of a key is kept back until more comes.
+            yield rest[: -self.longest]
+            rest = rest[-self.longest :]
+        yield rest
 
     def text(self, said: str) -> str:
         """Return a text without the key."""
@@ -283,6 +384,17 @@ def _spellings(letter: str) -> str:
 
 
 # --- what goes wrong ---
+
+
+class _BrokenOff(Exception):
+    """An answer broke off, or what is wrong with it was found while it arrived.
+
+    :ivar size: how many bytes had arrived.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.size = size
 
 
 class _NotConnected(Exception):
@@ -308,14 +420,18 @@ _FAILURES: tuple[tuple[Any, Callable[[str], errors.TimeXtenderError], str], ...]
 
 def _failure(error: Exception, where: str, mask: Mask) -> errors.TimeXtenderError:
     if isinstance(error, errors.TimeXtenderError):
-        return error.with_traceback(None)  # in whose frames the key can be seen
+        error.__context__ = None  # in whose frames the key can be seen, as in its own
+        return error.with_traceback(None)
     cause = _cause(error)
     # A library may quote the server, or a proxy with its password.
     said = plain(re.sub(r"//[^\s/@]*@", "//***@", mask.text(str(cause))))[:500]
     make, how = next(
         (m, how) for kind, m, how in _FAILURES if isinstance(error, kind) or isinstance(cause, kind)
     )
-    return make(f"{where}: {how.format(type(cause).__name__, said)}")
+    arrived = (
+        f" {error.size} bytes of it had arrived." if isinstance(error, _BrokenOff) and error.size else ""
+    )
+    return make(f"{where}: {how.format(type(cause).__name__, said)}{arrived}")
 
 
 def _cause(error: BaseException) -> BaseException:
@@ -364,7 +480,17 @@ def _own(kind: type) -> type:
 class _Response(HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        self.fp = io.BufferedReader(_InTime(self.fp.detach(), IN_ALL * (sock.gettimeout() or 0)))
+        self.in_time = _InTime(self.fp.detach(), IN_ALL * (sock.gettimeout() or 0))
+        self.fp = io.BufferedReader(self.in_time)
+
+
+def _paced(raw: Any) -> Iterator[bytes]:
+    """Yield what is sent, which earns more time: what is in headers, or between chunks, does not."""
+    in_time = getattr(raw._original_response, "in_time", None)  # a mock has none
+    for piece in raw.stream(64 * 1024, decode_content=False):
+        if in_time is not None:
+            in_time.left += len(piece) / PACE
+        yield piece
 
 
 class _Connection:
@@ -382,15 +508,18 @@ class _Connection:
 class _InTime(io.RawIOBase):
     def __init__(self, connection: io.RawIOBase, seconds: float) -> None:
         self._connection = connection
-        self._deadline = time.monotonic() + seconds
+        self.left = seconds
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        if time.monotonic() > self._deadline:
+        if self.left < 0:
             raise TimeoutError(f"timed out: the answer was not whole after {IN_ALL} timeouts")
-        return self._connection.readinto(buffer)
+        began = time.monotonic()
+        count = self._connection.readinto(buffer)
+        self.left -= time.monotonic() - began
+        return count
 
     def close(self) -> None:
         self._connection.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -25,9 +25,10 @@ from airflow_provider_timextender.errors import (
 from airflow_provider_timextender.inputs import to_job, unless_none
 from airflow_provider_timextender.jobs_api import Call
 from airflow_provider_timextender.life import identify, read, run_through, submit
-from airflow_provider_timextender.logs import LogFilter, warn_of_problems
+from airflow_provider_timextender.logs import LogFilter, Wanted, warn_of_problems
 from airflow_provider_timextender.naming import Of, said
 from airflow_provider_timextender.provider_info import get_provider_info
+from airflow_provider_timextender.reading import each
 from airflow_provider_timextender.worlds import Worker
 
 if TYPE_CHECKING:
@@ -204,38 +205,76 @@ class TimeXtenderHook(BaseHook):
         found = [e for e in filtered if e.is_under(trigger_id)]
         return found or [e for e in self._read(jobs_api.job_logs(job_id)) if e.is_under(trigger_id)]
 
-    def iter_job_logs(self, job_id: str, trigger_id: str | None = None) -> Iterator[model.Log]:
-        """Yield the log entries of a job's executions, or of the one under a trigger id.
+    def iter_job_logs(
+        self, job_id: str, trigger_id: str | None = None, *, wanted: LogFilter | None = None
+    ) -> Iterator[model.Log]:
+        """Yield the log entries of a job's executions, or of the one under a trigger id, as they arrive.
 
+        The size of the log costs no memory. Closing the generator ends the read.
+
+        :param wanted: which entries; ``None`` for all.
         :raises ExecutionNotFound: if nothing stands under the trigger id.
+        :raises ContractError: also if the answer broke off, and could not be gone on with.
         """
-        executions = self.get_job_logs(job_id, trigger_id)
-        if trigger_id is not None and not executions:
-            raise ExecutionNotFound(
-                "its log shows no execution under the trigger id, neither when it is asked for that one nor "
-                "as a whole. If another member holds the trigger id, override "
-                "vocabulary.fields.execution.trigger_id or .log.trigger_id in the extra of the connection."
-            ).about(Of(job_id, trigger_id=trigger_id))
-        warn_of_problems(executions, self.log)
-        for execution in executions:
+        told: set[str] = set()
+        for execution in self._executions(job_id, trigger_id, Wanted(wanted or LogFilter())):
+            warn_of_problems(execution, self.log, told)
             yield from execution.logs
 
     def iter_executions(
         self,
         jobs: Iterable[str | model.Job] | None = None,
         *,
+        trigger_id: str | None = None,
+        logs: bool = True,
         wanted: LogFilter | None = None,
     ) -> Iterator[model.Execution]:
-        """Yield the executions of jobs, each with the entries of its log that are wanted.
+        """Yield the executions of jobs as they arrive, each with the entries of its log that are wanted.
+
+        Only one is in memory at a time, and of its log about two megabytes; more of it lies in a temporary
+        file as long as somebody has the execution.
 
         :param jobs: ids, exact names, or what :meth:`get_jobs` returns; ``None`` for all jobs.
+        :param trigger_id: the one execution that is wanted, of one job.
+        :param logs: ``False`` leaves out all entries.
         :param wanted: which entries are kept; ``None`` for all.
+        :raises ExecutionNotFound: if nothing stands under the trigger id.
+        :raises ContractError: also if the answer broke off, and could not be gone on with.
         """
+        keep = Wanted(wanted or LogFilter()) if logs else None
         for job in self.get_jobs() if jobs is None else jobs:
-            job_id = job.id if isinstance(job, model.Job) else self._id_of(job)
-            for execution in self.get_job_logs(job_id):
-                logs = execution.logs if wanted is None else tuple(filter(wanted.wants, execution.logs))
-                yield replace(execution, logs=logs)
+            yield from self._executions(
+                job.id if isinstance(job, model.Job) else self._id_of(job), trigger_id, keep
+            )
+
+    def _executions(
+        self, job_id: str, trigger_id: str | None, keep: jobs_api.Keep | None
+    ) -> Iterator[model.Execution]:
+        """Yield executions; if the API shows nothing under the trigger id, the job's whole log decides."""
+        if trigger_id is None:
+            yield from self._each(jobs_api.each_execution(job_id, keep=keep))
+            return
+        asked = jobs_api.each_execution(job_id, trigger_id, keep=keep)
+        for call in (replace(asked, absent=lambda: iter(())), jobs_api.each_execution(job_id, keep=keep)):
+            found = False
+            for execution in self._each(call):
+                if execution.is_under(trigger_id):
+                    found = True
+                    yield execution
+            if found:
+                return
+        raise ExecutionNotFound(
+            "its log shows no execution under the trigger id, neither when it is asked for that one nor as a "
+            "whole. If another member holds the trigger id, override vocabulary.fields.execution.trigger_id "
+            "or .log.trigger_id in the extra of the connection."
+        ).about(Of(job_id, trigger_id=trigger_id))
+
+    def _each(self, call: Call[Iterator[model.Execution]]) -> Iterator[model.Execution]:
+        return each(self, Worker(self, self.log), call, patience=self.max_unreachable)
+
+    def stream(self, call: Call[Iterator[T]]) -> Generator[T, None, None]:
+        """Carry a call once, and yield what the answer says as it arrives."""
+        return self._carrier.stream(call)
 
     def _id_of(self, job: str) -> str:
         return job if model.is_guid(job) else self.get_job(job_name=job).id

@@ -1,23 +1,26 @@
 """The TimeXtender Jobs API: its calls, and what its answers say.
 
 A call is a value (:class:`Call`); whoever carries it over the network hands the :class:`Answer` to
-:func:`read`, which returns typed objects or raises one error of :mod:`~.errors`. Nothing here opens a
-socket or knows Airflow; only the standard library is used.
+:func:`read`, which returns typed objects or raises one error of :mod:`~.errors`. It reads while the answer
+arrives, so that of a log only that is in memory which is wanted of it. Nothing here opens a socket or knows
+Airflow.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone, tzinfo
 from email.utils import parsedate_to_datetime
-from typing import Any, Generic, TypeVar
+from functools import partial
+from typing import Any, Generic, Protocol, TypeVar
 from urllib.parse import quote
 
 from airflow_provider_timextender import errors, model
+from airflow_provider_timextender.arriving import MAX_OBJECTS, Arriving
 from airflow_provider_timextender.vocabulary import Vocabulary, is_code, override_hint
 
 T = TypeVar("T")
@@ -28,11 +31,12 @@ DEFAULT_API_KEY_HEADER = "x-api-key"  # assumed
 
 _EXCERPT_LENGTH = 500
 
+_EXCERPT_BYTES = 8 * _EXCERPT_LENGTH
+
 _MIB = 1024 * 1024
 
-MAX_OBJECTS = 500_000
-"""How many JSON objects an answer may hold: once understood, the smallest take more than a hundred times
-their room in it. Log entries are so large that an answer reaches its limit in bytes before."""
+OBJECT_LIMIT = 4 * _MIB
+"""Bytes of the largest JSON object of a list: a job, a log entry, or an execution without its log."""
 
 _MAX_MEMBERS = 1000
 """How many members a JSON object may have; those of the API have about ten."""
@@ -41,21 +45,82 @@ _MAX_MEMBERS = 1000
 # --- reading -----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass
 class Answer:
     """An HTTP answer as a carrier hands it over.
 
     :ivar where: method and URL, for messages. :ivar headers: with names in lower case.
-    :ivar problem: why the body is not whole; ``None`` if it is.
-    :ivar too_large: whether that is so because it is larger than what is read of it.
+    :ivar body: what is there of it, for messages.
+    :ivar more: what follows when it is read on. What is wrong with it is raised there, as an
+        :class:`~.errors.UnreadableAnswer` or an :class:`~.errors.AnswerTooLarge` that says why.
+    :ivar size: how many bytes of it have arrived.
     """
 
     where: str
     status: int
     headers: Mapping[str, str]
     body: bytes
-    problem: str | None = None
-    too_large: bool = False
+    more: Iterable[bytes] = ()
+    size: int = 0
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield the body as it arrives."""
+        self.size = len(self.body)
+        yield self.body
+        for piece in self.more:
+            self.size += len(piece)
+            self.body += piece[: max(0, _EXCERPT_BYTES - len(self.body))]
+            yield piece
+
+
+class Keeper(Protocol):
+    """What is kept of the log of one execution while it passes.
+
+    :ivar min_level: entries below are not offered; one whose severity is not known is.
+    """
+
+    min_level: int
+
+    def add(self, entry: Mapping[str, Any], log: Callable[[Mapping[str, Any]], model.Log], at: int) -> None:
+        """Take an entry, or leave it.
+
+        :param log: understands it. :param at: how many bytes of the answer have arrived.
+        """
+
+    def kept(
+        self, execution: model.Execution, log: Callable[[Mapping[str, Any]], model.Log]
+    ) -> Sequence[model.Log]:
+        """Return what is kept, now that the execution is known."""
+
+
+class AllEntries:
+    """Keeps all entries in memory."""
+
+    min_level = 0
+
+    def __init__(self) -> None:
+        self._logs: list[model.Log] = []
+
+    def add(self, entry: Mapping[str, Any], log: Callable[[Mapping[str, Any]], model.Log], at: int) -> None:
+        """Take an entry."""
+        self._logs.append(log(entry))
+
+    def kept(self, execution: model.Execution, log: Any) -> Sequence[model.Log]:
+        """Return all."""
+        return tuple(self._logs)
+
+
+Keep = Callable[[], Keeper]
+"""Makes what keeps something of the log of each execution."""
+
+
+class _Passed(list[Any]):
+    """Stands for a list that has passed, and holds nothing of it.
+
+    :ivar count: how many items it had.
+    """
+
+    count: int = 0  # type: ignore[assignment]
 
 
 _FIRST_TIME = datetime(1990, 1, 1, tzinfo=timezone.utc)
@@ -83,7 +148,8 @@ class _Parser:
     vocabulary: Vocabulary
     zone: tzinfo
     where: str
-    size: int = 0
+    levels: dict[Any, int] = field(default_factory=dict)
+    shapes: dict[tuple[str, ...], _Shape] = field(default_factory=dict)
 
     # What a JSON object stands for
 
@@ -111,12 +177,68 @@ class _Parser:
             raw=obj,
         )
 
-    def executions(self, data: Any, job_id: str) -> list[model.Execution]:
-        objects = self.objects(data)
-        flat = [obj for obj in objects if self.is_entry(obj)]
-        if not flat:
-            return [self.execution(obj, job_id) for obj in objects]
-        return self.joined([obj for obj in objects if not self.is_entry(obj)], flat, job_id)
+    def executions(self, json: Arriving, job_id: str, keep: Keep | None) -> Iterator[model.Execution]:
+        """Yield executions as they arrive; where entries lie flat beside them, when all have."""
+        flat: list[Mapping[str, Any]] = []
+        held: list[tuple[Mapping[str, Any], _Log]] = []
+        holds = self.vocabulary.adds("log.execution_id")
+        for obj, log in self.objects(json, partial(self.with_log, json, keep)):
+            if not self.is_entry(obj):
+                if not holds:
+                    yield self.execution(obj, job_id, log)
+                held += [(obj, log)] * holds
+            elif holds:
+                flat.append(obj)
+            else:
+                raise errors.ContractError(
+                    f"{self.where}: expected executions, each with its log in it, and found a log entry "
+                    f"among them, with the members {model.short(list(obj))}. {_FLAT}"
+                )
+            if holds and json.size > LOG_LIMIT:
+                raise errors.AnswerTooLarge(
+                    f"it is larger than {LOG_LIMIT} bytes, and has entries beside the executions, which can "
+                    "only be understood as a whole"
+                )
+        if flat:
+            held = self.joined([obj for obj, _ in held], flat, keep)
+        for obj, log in held:
+            yield self.execution(obj, job_id, log)
+
+    def with_log(self, json: Arriving, keep: Keep | None) -> tuple[Mapping[str, Any], _Log]:
+        """Take an execution that has begun off the stream, and of its log what is kept of it."""
+
+        def take(member: str) -> _Log | None:
+            outer, _, inner = member.partition(".")
+            if not self.vocabulary.has({member: None}, "execution.logs") and not (
+                self.vocabulary.has({outer: None}, "execution.logs")
+                and self.vocabulary.has({inner: None}, "list.items")
+            ):
+                return None
+            return self.log_of(json, keep)
+
+        obj = self.object(json.members(take))
+        held = self.vocabulary.member(obj, "execution.logs")
+        if isinstance(held, dict) and self.vocabulary.has(held, "list.items"):
+            held = self.vocabulary.member(held, "list.items")
+        if held is not None and not isinstance(held, _Log):
+            raise self.unexpected("array", held)
+        for outer in obj.values():  # a list that is named as Logs.Items has been taken out of its wrapper
+            if isinstance(outer, dict) and any(it is held for it in outer.values() if held is not None):
+                self.refuse_half(outer, held)
+        return obj, _Log(self, keep) if held is None else held
+
+    def log_of(self, json: Arriving, keep: Keep | None) -> _Log:
+        """Take a log that has begun off the stream."""
+        log = _Log(self, keep)
+        for event, held in json.events:
+            if event == "start_map":
+                log.add(json.members(), json.size)
+                json.passed()
+            elif event == "end_array":
+                break
+            else:
+                raise self.unexpected("object", json.value(event, held))
+        return log
 
     def is_entry(self, obj: Mapping[str, Any]) -> bool:
         """Tell whether an object of a list of executions is a log entry."""
@@ -124,14 +246,9 @@ class _Parser:
         return of_entry and not self.vocabulary.has(obj, *_OF_EXECUTIONS)
 
     def joined(
-        self, objects: Sequence[Mapping[str, Any]], flat: Sequence[Mapping[str, Any]], job_id: str
-    ) -> list[model.Execution]:
+        self, objects: Sequence[Mapping[str, Any]], flat: Sequence[Mapping[str, Any]], keep: Keep | None
+    ) -> list[tuple[Mapping[str, Any], _Log]]:
         """Return executions with the log entries that lie beside them."""
-        if not self.vocabulary.adds("log.execution_id"):
-            raise errors.ContractError(
-                f"{self.where}: expected executions, each with its log in it, and found a log entry among "
-                f"them, with the members {model.short(list(flat[0]))}. {_FLAT}"
-            )
         logs: dict[str, list[Mapping[str, Any]]] = {}
         for entry in flat:
             logs.setdefault(self.key(entry, "log.execution_id"), []).append(entry)
@@ -143,20 +260,20 @@ class _Parser:
             )
         # Several under one key were started by hand: which of them an entry belongs to, nobody knows.
         count = Counter(keys)
-        return [
-            self.execution(obj, job_id, logs.get(key, []) if count[key] == 1 else [])
-            for key, obj in zip(keys, objects, strict=True)
-        ]
+        found = []
+        for key, obj in zip(keys, objects, strict=True):
+            log = _Log(self, keep, nested=False)
+            for entry in logs.get(key, []) if count[key] == 1 else []:
+                log.add(entry, 0)
+            found.append((obj, log))
+        return found
 
     def key(self, obj: Mapping[str, Any], *entries: str) -> str:
         """Return what joins executions and entries: the first of several fields that holds something."""
         found = (self.vocabulary.member(obj, entry) for entry in entries)
         return model.canonical(str(next((value for value in found if value is not None), "")))
 
-    def execution(
-        self, obj: Mapping[str, Any], job_id: str, flat: Sequence[Mapping[str, Any]] | None = None
-    ) -> model.Execution:
-        logs = tuple(map(self.log, self.entries(obj) if flat is None else flat))
+    def execution(self, obj: Mapping[str, Any], job_id: str, log: _Log) -> model.Execution:
         start, start_problem = self.time(obj, "execution.start")
         end, end_problem = self.time(obj, "execution.end")
         if start is not None and end is not None and end < start:
@@ -165,49 +282,40 @@ class _Parser:
             second = model.parse_time(self.vocabulary.member(obj, "execution.end"), self.zone, fold=1)
             end = second if second is not None and second >= start else None
         state, problem = self.execution_state(obj, ended=end is not None)
-        return model.Execution(
+        found = model.Execution(
             job_id=job_id,
-            trigger_id=_trigger_id_of(self.trigger_id(obj, "execution.trigger_id"), logs),
+            trigger_id=_trigger_id_of(self.trigger_id(obj, "execution.trigger_id"), log.trigger_ids),
             state=state,
             start=start,
             end=end,
             message=self.text(obj, "execution.message"),
-            logs=logs,
-            log_problems=self.log_problems(obj, logs, nested=flat is None),
+            log_counts=log.counts,
             problem=problem,
             start_problem=start_problem,
             end_problem=end_problem,
-            raw=obj,
+            raw=_without_entries(obj),
         )
+        logs, last_errors = log.kept(found)
+        return replace(found, logs=logs, last_errors=last_errors, log_problems=log.problems_in(obj))
 
-    def entries(self, obj: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-        held = self.vocabulary.member(obj, "execution.logs")
-        for outer in obj.values():  # a list that is named as Logs.Items has been taken out of its wrapper
-            if (
-                isinstance(outer, dict)
-                and isinstance(held, list)
-                and any(it is held for it in outer.values())
-            ):
-                self.refuse_half(outer, held)
-        return self.objects(held)
+    def shape_of(self, entry: Mapping[str, Any], names: tuple[str, ...]) -> _Shape:
+        """Return where an entry has what is asked of each entry."""
+        fields = ("log.trigger_id", "log.severity")
+        ids, severities = (self.vocabulary.places(names, field) for field in fields)
+        dotted = any("." in word for field in fields for word in self.vocabulary.spellings["fields"][field])
+        plain = not dotted and len(ids) <= 1 and len(severities) <= 1
+        shape = _Shape(next(iter(ids), None), next(iter(severities), None), plain)
+        if len(self.shapes) < _MOST_KNOWN:
+            self.shapes[names] = shape
+        return shape
 
-    def log_problems(
-        self, obj: Mapping[str, Any], logs: Sequence[model.Log], *, nested: bool
-    ) -> Mapping[str, str]:
-        if not logs:
-            there = not nested or self.vocabulary.has(obj, "execution.logs")
-            return {} if there else {"execution.logs": self.vocabulary.missing(obj, "execution.logs")}
-        problems = {}
-        if untimed := next((log.raw for log in logs if log.time is None), None):
-            problems["log.time"] = self.time(untimed, "log.time")[1] or self.vocabulary.missing(
-                untimed, "log.time"
-            )
-        if unknown := next((log.raw for log in logs if log.severity is None), None):
-            problem = self.meaning(unknown, "log.severity", "severities")[1]
-            problems["log.severity"] = str(problem)
-        if not any(self.vocabulary.has(log.raw, "log.message") for log in logs):
-            problems["log.message"] = self.vocabulary.missing(logs[0].raw, "log.message")
-        return problems
+    def level_of(self, word: Any) -> int:
+        """Return the level of a severity as the API writes it."""
+        level = model.SEVERITY_LEVELS.get(str(self.vocabulary.meaning("severities", word)), _UNKNOWN)
+        # Only of texts: to a dictionary, true is the same as 1.
+        if isinstance(word, str) and len(word) < 100 and len(self.levels) < _MOST_KNOWN:
+            self.levels[word] = level
+        return level
 
     def execution_state(
         self, obj: Mapping[str, Any], *, ended: bool
@@ -225,33 +333,72 @@ class _Parser:
 
     # What one of its members holds
 
-    def objects(self, data: Any) -> list[Mapping[str, Any]]:
-        if isinstance(data, dict):
-            data = self.unwrapped(data)
-        if data is None:  # how a server may say "nothing"; never a final answer about an execution
-            return []
-        if not isinstance(data, list):
-            raise self.unexpected("array", data)
-        return [self.object(item) for item in data]
+    def objects(self, json: Arriving, take: Callable[[], T]) -> Iterator[T]:
+        """Yield what is made of each object of a list, or of the list that an object holds.
 
-    def unwrapped(self, wrapper: Mapping[str, Any]) -> Any:
-        """Return the list that an object holds.
-
-        :raises ContractError: if the object says that there is more of it.
+        :param take: takes the object that has begun off the stream.
+        :raises ContractError: if there is more of the list elsewhere.
         """
-        items = self.vocabulary.member(wrapper, "list.items")
-        self.refuse_half(wrapper, items)
-        if not self.vocabulary.has(wrapper, "list.items"):
-            raise self.unexpected("array", wrapper)
-        return items
+        event, held = next(json.events)
+        if event == "start_array":
+            yield from self.items(json, take)
+        elif event == "start_map":
+            wrapper: dict[str, Any] = {}
+            yield from self.unwrapped(json, take, wrapper)
+            items = self.vocabulary.member(wrapper, "list.items")
+            self.refuse_half(wrapper, items)
+            if not self.vocabulary.has(wrapper, "list.items"):
+                raise self.unexpected("array", wrapper)
+            if items is not None and not isinstance(items, _Passed):
+                raise self.unexpected("array", items)
+        elif held is not None:  # null is how a server may say "nothing"; it is no final answer
+            raise self.unexpected("array", json.value(event, held))
+
+    def items(self, json: Arriving, take: Callable[[], T]) -> Iterator[T]:
+        """Yield what is made of each object of the list that has begun."""
+
+        def item(event: str, held: Any) -> T:
+            if event != "start_map":
+                raise self.unexpected("object", json.value(event, held))
+            return take()
+
+        for found in json.items(item):
+            json.passed()
+            yield found
+
+    def unwrapped(
+        self, json: Arriving, take: Callable[[], T], wrapper: dict[str, Any], within: str = ""
+    ) -> Iterator[T]:
+        """Yield the objects of the list in the object that has begun; `wrapper` gets what else it has."""
+        for event, name in json.events:
+            if event == "end_map":
+                return
+            event, held = next(json.events)
+            if event == "start_array":
+                passed = wrapper[name] = _Passed()
+                wanted = self.vocabulary.has({f"{within}{name}": None}, "list.items")
+                for found in self.items(json, take) if wanted else json.items(json.value):
+                    passed.count += 1
+                    json.passed()
+                    if wanted:
+                        yield found
+            elif event == "start_map" and not within:
+                inner = wrapper[name] = {}
+                yield from self.unwrapped(json, take, inner, f"{name}.")
+            else:
+                wrapper[name] = json.value(event, held)
 
     def refuse_half(self, wrapper: Mapping[str, Any], items: Any) -> None:
         for place in (wrapper, *(value for value in wrapper.values() if isinstance(value, dict))):
             if following := self.vocabulary.member(place, "list.next"):
                 raise self.half(f"the next page is {model.short(following)}")
             total = self.vocabulary.member(place, "list.total")
-            if isinstance(items, list) and is_code(str(total)) and int(total) > len(items):
-                raise self.half(f"it holds {len(items)} of {total} items")
+            if isinstance(items, _Passed) and is_code(str(total)) and int(total) > items.count:
+                raise self.half(f"it holds {items.count} of {total} items")
+
+    def refuse_next(self, headers: Mapping[str, str]) -> None:
+        if _NEXT.search(headers.get("link", "")):
+            raise self.half("its Link header names the next one")
 
     def half(self, why: str) -> errors.ContractError:
         return errors.ContractError(
@@ -320,11 +467,126 @@ class _Parser:
         return None, self.vocabulary.unknown(words[0], entry, section)
 
 
-def _trigger_id_of(own: str | None, logs: Sequence[model.Log]) -> str | None:
+@dataclass(frozen=True)
+class _Shape:
+    """Where entries with the same members have what is asked of each of them, ``None`` for nowhere.
+
+    :ivar plain: whether it can be taken from there as it is.
+    """
+
+    trigger_id: str | None
+    severity: str | None
+    plain: bool
+
+
+_UNKNOWN = 0
+"""The level of entries whose severity is not known."""
+
+_MOST_KNOWN = 1000
+"""How many words and shapes of objects are remembered while an answer is read."""
+
+
+class _Log(_Passed):
+    """What remains of the log of an execution.
+
+    :ivar trigger_ids: the ids that its entries tell. :ivar nested: whether it was in the execution.
+    """
+
+    def __init__(self, parser: _Parser, keep: Keep | None, *, nested: bool = True) -> None:
+        super().__init__()
+        self.count = 0
+        self.trigger_ids: dict[str | None, None] = {}
+        self.nested = nested
+        self._parser = parser
+        self._keeper = None if keep is None else keep()
+        self._last_id: Any = None
+        self._levels: dict[int, int] = {}
+        self._errors: deque[Mapping[str, Any]] = deque(maxlen=model.LAST_ERRORS)
+        self._problems: dict[str, str] = {}
+        self._first: Mapping[str, Any] | None = None
+        self._says_something = False
+
+    def add(self, entry: Mapping[str, Any], at: int) -> None:
+        """Take in an entry: its trigger id and severity, and as a whole if it is to be kept.
+
+        All entries of all logs come through here, so it does as little as it can.
+        """
+        parser = self._parser
+        self.count += 1
+        names = tuple(entry)
+        shape = parser.shapes.get(names) or parser.shape_of(entry, names)
+        if shape.plain:
+            id_, word = entry.get(shape.trigger_id), entry.get(shape.severity)  # type: ignore[arg-type]
+        else:
+            id_ = parser.vocabulary.member(entry, "log.trigger_id")
+            word = parser.vocabulary.member(entry, "log.severity")
+        if id_ != self._last_id or self.count == 1:
+            self._last_id = id_
+            if len(self.trigger_ids) < _MOST_KNOWN:
+                self.trigger_ids[parser.trigger_id(entry, "log.trigger_id")] = None
+        try:
+            level = parser.levels[word]
+        except (KeyError, TypeError):
+            level = parser.level_of(word)
+        self._levels[level] = self._levels.get(level, 0) + 1
+        keeper = self._keeper
+        if keeper is None or _UNKNOWN < level < keeper.min_level:
+            return
+        if level >= model.SEVERITY_LEVELS["error"]:
+            self._errors.append(entry)
+        keeper.add(entry, self._understand, at)
+
+    def _understand(self, entry: Mapping[str, Any]) -> model.Log:
+        parser, log = self._parser, self._parser.log(entry)
+        if log.time is None and "log.time" not in self._problems:
+            problem = parser.time(entry, "log.time")[1]
+            self._problems["log.time"] = problem or parser.vocabulary.missing(entry, "log.time")
+        if log.severity is None and "log.severity" not in self._problems:
+            self._problems["log.severity"] = str(parser.meaning(entry, "log.severity", "severities")[1])
+        self._first = self._first or entry
+        self._says_something = (
+            self._says_something or bool(log.message) or parser.vocabulary.has(entry, "log.message")
+        )
+        return log
+
+    @property
+    def counts(self) -> Mapping[str | None, int]:
+        """How many entries have each severity, ``None`` for one that is not known."""
+        names = {level: name for name, level in model.SEVERITY_LEVELS.items()}
+        return {names.get(level): count for level, count in self._levels.items()}
+
+    def kept(self, execution: model.Execution) -> tuple[Sequence[model.Log], tuple[model.Log, ...]]:
+        """Return what is kept of the entries, and the last errors of all."""
+        if self._keeper is None:
+            return (), ()
+        return self._keeper.kept(execution, self._understand), tuple(map(self._understand, self._errors))
+
+    def problems_in(self, execution: Mapping[str, Any]) -> Mapping[str, str]:
+        """Return what is not understood of what is kept, or why nothing is there."""
+        vocabulary = self._parser.vocabulary
+        if not self.count and self.nested and not vocabulary.has(execution, "execution.logs"):
+            return {"execution.logs": vocabulary.missing(execution, "execution.logs")}
+        if self._first is not None and not self._says_something:
+            self._problems["log.message"] = vocabulary.missing(self._first, "log.message")
+        return self._problems
+
+
+def _without_entries(obj: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return an object with an empty list where its log was."""
+    return {
+        name: []
+        if isinstance(value, _Passed)
+        else _without_entries(value)
+        if isinstance(value, dict)
+        else value
+        for name, value in obj.items()
+    }
+
+
+def _trigger_id_of(own: str | None, entries: Iterable[str | None]) -> str | None:
     # The trigger id is "attached to the created logs" (documented); whether the execution itself carries it
     # too is not said. Where it does, that decides, unless it is the blank one that stands for none.
     # Entries that do not agree on one tell nothing.
-    entries = dict.fromkeys(log.trigger_id for log in logs)
     for ids in ([own], entries):
         named = [
             id_ for id_ in ids if id_ and model.is_guid(id_) and model.canonical(id_) != model.BLANK_GUID
@@ -343,17 +605,20 @@ class Call(Generic[T]):
     """One request as a value: what to send, and how to understand the answer.
 
     :ivar subject: what it asks for: the answers to all calls with the same one look alike.
+    :ivar parse: takes it off what arrives.
     :ivar absent: makes what a 404 stands for, ``None`` where it is an error.
     :ivar limit: bytes of an answer, beyond which it is not read on. One about a single job takes a few
         hundred.
+    :ivar keep: what is kept of the entries of a log, ``None`` for nothing.
     """
 
     method: str
     path: str
     subject: str
-    parse: Callable[[_Parser, Any], T] = field(repr=False)
+    parse: Callable[[_Parser, Arriving], T] = field(repr=False)
     absent: Callable[[], T] | None = field(repr=False, default=None)
     limit: int = _MIB
+    keep: Keep | None = None
 
 
 LIST_OF = "list of "
@@ -363,23 +628,30 @@ _LIST_LIMIT = 16 * _MIB
 """Fifty thousand jobs of 300 bytes each."""
 
 LOG_LIMIT = 64 * _MIB
-"""Two hundred thousand log entries of 300 bytes each: a job's log comes whole, whatever its age."""
+"""How much of logs may be in memory: two hundred thousand entries of 300 bytes each."""
+
+STREAM_LIMIT = 64 * 1024 * _MIB
+"""How much of a log passes at most where little of it is kept: a server may send for ever."""
 
 
 def list_jobs() -> Call[list[model.Job]]:
     """All jobs of the organisation."""
 
-    def parse(parser: _Parser, data: Any) -> list[model.Job]:
-        return [parser.job(obj) for obj in parser.objects(data)]
+    def parse(parser: _Parser, json: Arriving) -> list[model.Job]:
+        return [parser.job(obj) for obj in parser.objects(json, partial(_whole, parser, json))]
 
     return Call("GET", "/public/jobs", "jobs", parse, limit=_LIST_LIMIT)
+
+
+def _whole(parser: _Parser, json: Arriving) -> Mapping[str, Any]:
+    return parser.object(json.members())
 
 
 def execute_job(job_id: str) -> Call[model.Submission]:
     """Queue a job. Not idempotent: sent twice, it runs the load twice."""
 
-    def parse(parser: _Parser, data: Any) -> model.Submission:
-        return parser.submission(parser.object(data), job_id)
+    def parse(parser: _Parser, json: Arriving) -> model.Submission:
+        return parser.submission(parser.object(json.next_value()), job_id)
 
     return Call("POST", f"{_path(job_id)}/execute", "receipt", parse)
 
@@ -387,8 +659,8 @@ def execute_job(job_id: str) -> Call[model.Submission]:
 def job_status(job_id: str) -> Call[model.JobStatus]:
     """What one job is doing."""
 
-    def parse(parser: _Parser, data: Any) -> model.JobStatus:
-        return parser.status(parser.object(data), job_id)
+    def parse(parser: _Parser, json: Arriving) -> model.JobStatus:
+        return parser.status(parser.object(json.next_value()), job_id)
 
     return Call("GET", f"{_path(job_id)}/status", "status", parse)
 
@@ -396,35 +668,64 @@ def job_status(job_id: str) -> Call[model.JobStatus]:
 def all_job_statuses() -> Call[list[model.JobStatus]]:
     """What every job of the organisation is doing, in one answer."""
 
-    def parse(parser: _Parser, data: Any) -> list[model.JobStatus]:
-        return [parser.status(obj) for obj in parser.objects(data)]
+    def parse(parser: _Parser, json: Arriving) -> list[model.JobStatus]:
+        return [parser.status(obj) for obj in parser.objects(json, partial(_whole, parser, json))]
 
     return Call("GET", "/public/jobs/status", "statuses", parse, limit=_LIST_LIMIT)
 
 
-def job_logs(job_id: str, trigger_id: str | None = None) -> Call[list[model.Execution]]:
+def job_logs(
+    job_id: str, trigger_id: str | None = None, *, keep: Keep | None = AllEntries
+) -> Call[list[model.Execution]]:
     """A job's executions with their logs; with a trigger id, what the API shows when asked for that one.
 
     It is not documented whether the filter leaves out executions, or only entries of them. So whoever wants
     the one execution asks each whether it is (:meth:`~.model.Execution.is_under`).
-    """
 
-    def parse(parser: _Parser, data: Any) -> list[model.Execution]:
-        return parser.executions(data, job_id)
+    :param keep: what is kept of the entries; ``None`` for nothing.
+    """
+    each = each_execution(job_id, trigger_id, keep=keep)
+
+    def parse(parser: _Parser, json: Arriving) -> list[model.Execution]:
+        return list(_bounded(each.parse(parser, json)))
+
+    limit = LOG_LIMIT if keep is AllEntries else STREAM_LIMIT
+    return Call(each.method, each.path, each.subject, parse, limit=limit, keep=keep)
+
+
+def each_execution(
+    job_id: str, trigger_id: str | None = None, *, keep: Keep | None
+) -> Call[Iterator[model.Execution]]:
+    """The same as :func:`job_logs`, one by one as they arrive."""
+
+    def parse(parser: _Parser, json: Arriving) -> Iterator[model.Execution]:
+        return parser.executions(json, job_id, keep)
 
     path = f"{_path(job_id)}/logs"
     if trigger_id is not None:
         path += f"/{_in_path(trigger_id, 'trigger id')}"
-    return Call("GET", path, "log", parse, limit=LOG_LIMIT)
+    return Call("GET", path, "log", parse, limit=STREAM_LIMIT, keep=keep)
+
+
+def _bounded(executions: Iterator[model.Execution]) -> Iterator[model.Execution]:
+    """Yield executions until their number or their texts are too large for memory."""
+    size = 0
+    for count, execution in enumerate(executions, 1):
+        size += len(execution.message or "")
+        if count > MAX_OBJECTS or size > LOG_LIMIT:
+            raise errors.AnswerTooLarge(f"it has {count} executions, with {size} characters of messages")
+        yield execution
 
 
 def executions_so_far(job_id: str) -> Call[list[model.Execution]]:
     """A job's executions without their logs, which take most of the memory; a 404 means that it has none."""
+    so_far = job_logs(job_id, keep=None)
 
-    def parse(parser: _Parser, data: Any) -> list[model.Execution]:
-        return [replace(execution, logs=(), raw={}) for execution in parser.executions(data, job_id)]
+    def parse(parser: _Parser, json: Arriving) -> list[model.Execution]:
+        light = (replace(each, raw={}) for each in each_execution(job_id, keep=None).parse(parser, json))
+        return list(_bounded(light))
 
-    return replace(job_logs(job_id), parse=parse, absent=list)
+    return replace(so_far, parse=parse, absent=list)
 
 
 def if_any(call: Call[list[model.Execution]]) -> Call[list[model.Execution]]:
@@ -449,17 +750,19 @@ class Raw(Generic[T]):
 
         :raises ContractError: if that is not what the vocabulary describes.
         """
-        return self.call.parse(_Parser(vocabulary, zone, self.where), self.data)
+        return self.call.parse(_Parser(vocabulary, zone, self.where), Arriving.again(self.data))
 
 
 def raw(call: Call[T]) -> Call[Raw[T]]:
     """A call whose answer is only looked at."""
 
-    def parse(parser: _Parser, data: Any) -> Raw[T]:
-        return Raw(call, parser.where, data, parser.size)
+    def parse(parser: _Parser, json: Arriving) -> Raw[T]:
+        data = json.next_value()
+        json.finish()
+        return Raw(call, parser.where, data, json.size)
 
     nothing = None if call.absent is None else lambda: Raw(call, call.path, None, 0)
-    return Call(call.method, call.path, call.subject, parse, nothing, call.limit)
+    return Call(call.method, call.path, call.subject, parse, nothing, min(call.limit, LOG_LIMIT))
 
 
 def _path(job_id: str) -> str:
@@ -475,7 +778,8 @@ def read(call: Call[T], answer: Answer, vocabulary: Vocabulary, zone: tzinfo = t
 
     :param zone: that of times without an offset.
     :raises TimeXtenderError: the one of the tree that fits; see :func:`error_for` for error statuses.
-    :raises UnreadableAnswer: if the status is a success and the body is not JSON, or not whole.
+    :raises UnreadableAnswer: if the status is a success and the body is not JSON, or not whole. What breaks
+        it off while it arrives is raised as it is.
     :raises AnswerTooLarge: if the body is larger than what is read of it.
     :raises ContractError: if it is JSON, but not what the vocabulary describes.
     """
@@ -483,26 +787,52 @@ def read(call: Call[T], answer: Answer, vocabulary: Vocabulary, zone: tzinfo = t
         return call.absent()
     if not 200 <= answer.status < 300:
         raise error_for(answer)
-    many = _too_many(answer.body)
-    if (problem := answer.problem or many) is not None:
-        kind = errors.AnswerTooLarge if answer.too_large or many else errors.UnreadableAnswer
-        advice = _LOG_ADVICE if call.subject == "log" else ""
-        raise kind(
-            f"{answer.where}: HTTP {answer.status}, but the body is not read: {problem}. "
-            f"{advice}It begins: {excerpt(answer)}"
-        )
+    with _understanding(call, answer, vocabulary, zone) as (parser, json):
+        return call.parse(parser, json)
+
+
+def read_each(
+    call: Call[Iterator[T]], answer: Answer, vocabulary: Vocabulary, zone: tzinfo = timezone.utc
+) -> Iterator[T]:
+    """Yield what an answer says as it arrives; the errors are those of :func:`read`."""
+    if answer.status == 404 and call.absent is not None:
+        return
+    if not 200 <= answer.status < 300:
+        raise error_for(answer)
+    with _understanding(call, answer, vocabulary, zone) as (parser, json):
+        yield from call.parse(parser, json)
+
+
+@contextmanager
+def _understanding(
+    call: Call[Any], answer: Answer, vocabulary: Vocabulary, zone: tzinfo
+) -> Iterator[tuple[_Parser, Arriving]]:
+    """Let each error tell of the answer that it is about."""
+    parser = _Parser(vocabulary, zone, answer.where)
     try:
-        data = None if answer.status == 204 else json.loads(answer.body, object_pairs_hook=_object)
-        parser = _Parser(vocabulary, zone, answer.where, len(answer.body))
-        if _NEXT.search(answer.headers.get("link", "")):
-            raise parser.half("its Link header names the next one")
-        return call.parse(parser, data)
+        parser.refuse_next(answer.headers)
+        if answer.status == 204:
+            yield parser, Arriving.again(None)
+            return
+        json = Arriving(answer.pieces(), min(call.limit, OBJECT_LIMIT))
+        yield parser, json
+        json.finish()
+    except (errors.UnreadableAnswer, errors.AnswerTooLarge) as error:
+        advice = _LOG_ADVICE if call.subject == "log" and isinstance(error, errors.AnswerTooLarge) else ""
+        raise type(error)(
+            f"{answer.where}: HTTP {answer.status}, but the body is not read: {error}. "
+            f"{advice}It begins: {excerpt(answer)}"
+        ) from None
     except errors.ContractError as error:
         error.args = (f"{error} The answer was HTTP {answer.status}: {excerpt(answer)}",)
         raise
-    except (ValueError, RecursionError):
+    except Exception as error:
+        deep = isinstance(error, RecursionError)
+        if not deep and not type(error).__module__.startswith("ijson"):
+            raise
+        what = "but the body is nested too deep" if deep else "but the body is not JSON"
         raise errors.UnreadableAnswer(
-            f"{answer.where}: HTTP {answer.status}, but the body is not JSON: {excerpt(answer)}"
+            f"{answer.where}: HTTP {answer.status}, {what}: {excerpt(answer)}"
         ) from None
 
 
@@ -513,24 +843,6 @@ _LOG_ADVICE = (
     "A job's log comes whole and grows: ask for one execution by its trigger id, or have old executions "
     "removed in TimeXtender. "
 )
-
-
-def _too_many(body: bytes) -> str | None:
-    # A list that is empty takes less room than an object, and brackets are common in messages with SQL.
-    if body.count(b"{") <= MAX_OBJECTS and body.count(b"[") <= 8 * MAX_OBJECTS:
-        return None
-    return f"it has {len(body)} bytes with more than {MAX_OBJECTS} JSON objects, or eight times as many lists"
-
-
-def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(members)
-    if len(found) == len(members):
-        return found
-    # Which one of two states or ids counts is not guessed: what is told in several ways becomes their list.
-    told: dict[str, list[Any]] = {}
-    for name, value in members:
-        told.setdefault(name, []).append(value)
-    return {name: v[0] if v.count(v[0]) == len(v) else v for name, v in told.items()}
 
 
 def error_for(answer: Answer) -> errors.TimeXtenderError:
@@ -574,7 +886,7 @@ def _said(answer: Answer, hint: str) -> str:
 
 def excerpt(answer: Answer) -> str:
     """The first 500 characters of a body, for messages."""
-    text = model.plain(answer.body[: 8 * _EXCERPT_LENGTH].decode("utf-8", errors="replace").strip())
+    text = model.plain(answer.body[:_EXCERPT_BYTES].decode("utf-8", errors="replace").strip())
     return (text[:_EXCERPT_LENGTH] + "...") if len(text) > _EXCERPT_LENGTH else text or "(nothing)"
 
 

@@ -44,7 +44,7 @@ from airflow_provider_timextender.jobs_api import (
     job_logs,
     job_status,
 )
-from airflow_provider_timextender.logs import relay
+from airflow_provider_timextender.logs import LastLines, relay
 from airflow_provider_timextender.model import (
     BLANK_GUID,
     Execution,
@@ -425,10 +425,11 @@ class Wait:
         return judge(run, status, executions, at)
 
     async def _log(self, run: Run, at: datetime) -> tuple[Run, list[Execution]]:
-        whole_log = if_any(job_logs(run.job_id))
+        lines = LastLines(run.trigger_id, run.completed_after)
+        whole_log = if_any(job_logs(run.job_id, keep=lines))
         if run.trigger_id is None or run.whole:
             return run, await self._read(whole_log)
-        executions = await self._read(if_any(job_logs(run.job_id, run.trigger_id)))
+        executions = await self._read(if_any(job_logs(run.job_id, run.trigger_id, keep=lines)))
         if any(e.is_under(run.trigger_id) for e in executions) or not run.doubts_the_filter(at):
             return run, executions
         in_vain = run.has_waited_in_vain(at)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any
+from tempfile import TemporaryFile
+from typing import Any, overload
 
 from airflow_provider_timextender.errors import InvalidInput
 from airflow_provider_timextender.inputs import to_time
@@ -14,6 +18,12 @@ from airflow_provider_timextender.naming import Named, Of, said
 
 RELAY_LIMIT = 1000
 """How many lines of an execution's log an operator repeats in its task log: the last ones."""
+
+RELAY_BYTES = 8 * 1024 * 1024
+"""How many bytes of an answer the last lines may take together."""
+
+HELD = 2 * 1024 * 1024
+"""How many characters of messages are held in memory, about, before they are put in a file."""
 
 MAX_LINE = 20_000
 """How many characters of one entry are repeated there."""
@@ -46,29 +56,134 @@ class LogFilter:
             raise InvalidInput(
                 f"message_pattern {message_pattern!r} is not a regular expression: {error}."
             ) from None
-        self._min_level = SEVERITY_LEVELS[min_severity] if min_severity else 0
+        self.min_level = SEVERITY_LEVELS[min_severity] if min_severity else 0
         self._since = to_time(since, "since") or datetime.min.replace(tzinfo=timezone.utc)
         self._until = to_time(until, "until") or datetime.max.replace(tzinfo=timezone.utc)
 
     def wants(self, log: Log) -> bool:
         """Tell whether an entry is wanted."""
-        if log.severity is not None and log.level < self._min_level:
+        if log.severity is not None and log.level < self.min_level:
             return False
         if log.time is not None and not self._since <= log.time <= self._until:
             return False
         return self._pattern.search(log.message) is not None
 
 
-def write(logs: Sequence[Log], logger: Any) -> Iterator[None]:
+@dataclass(frozen=True)
+class LastLines:
+    """Keeps the last entries of the log of the executions that count.
+
+    :ivar trigger_id: the execution that counts, or else those that end at ``since`` or later, or may.
+    """
+
+    trigger_id: str | None
+    since: datetime | None = None
+
+    def __call__(self) -> _LastLines:
+        """Return what keeps them of one execution."""
+        return _LastLines(self._counts)
+
+    def _counts(self, execution: Execution) -> bool:
+        if self.trigger_id is not None:
+            return execution.is_under(self.trigger_id)
+        time = execution.end or execution.start
+        return self.since is not None and execution.is_over and (time is None or time >= self.since)
+
+
+class _LastLines:
+    min_level = 0
+
+    def __init__(self, counts: Callable[[Execution], bool]) -> None:
+        self._counts = counts
+        self._entries: deque[tuple[int, Mapping[str, Any]]] = deque(maxlen=RELAY_LIMIT)
+
+    def add(self, entry: Mapping[str, Any], log: Any, at: int) -> None:
+        while self._entries and at - self._entries[0][0] > RELAY_BYTES:
+            self._entries.popleft()
+        self._entries.append((at, entry))
+
+    def kept(self, execution: Execution, log: Callable[[Mapping[str, Any]], Log]) -> Sequence[Log]:
+        return tuple(log(entry) for _, entry in self._entries) if self._counts(execution) else ()
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Keeps the entries that a filter wants, of whatever number: what is much goes to a temporary file."""
+
+    filter: LogFilter
+
+    def __call__(self) -> _Wanted:
+        """Return what keeps them of one execution."""
+        return _Wanted(self.filter)
+
+
+class _Wanted:
+    def __init__(self, wanted: LogFilter) -> None:
+        self.min_level = wanted.min_level
+        self._wants = wanted.wants
+        self._logs = Spool()
+
+    def add(self, entry: Mapping[str, Any], log: Callable[[Mapping[str, Any]], Log], at: int) -> None:
+        found = log(entry)
+        if self._wants(found):
+            self._logs.append(found)
+
+    def kept(self, execution: Execution, log: Any) -> Sequence[Log]:
+        return self._logs
+
+
+class Spool(Sequence[Log]):
+    """Log entries in the order in which they are appended; what is much lies in a temporary file."""
+
+    def __init__(self) -> None:
+        self._held: list[Log] = []
+        self._size = self._in_file = 0
+        self._file: Any = None
+
+    def append(self, log: Log) -> None:
+        """Add an entry."""
+        self._held.append(log)
+        self._size += 500 + len(log.message)
+        if self._size > HELD:
+            if self._file is None:
+                self._file = TemporaryFile()  # noqa: SIM115 - closed when this is gone
+            self._file.seek(0, 2)
+            pickle.dump(self._held, self._file, pickle.HIGHEST_PROTOCOL)
+            self._in_file += len(self._held)
+            self._held, self._size = [], 0
+
+    def __len__(self) -> int:
+        return self._in_file + len(self._held)
+
+    def __iter__(self) -> Iterator[Log]:
+        at = count = 0
+        while count < self._in_file:
+            self._file.seek(at)  # somebody else may go through it as well
+            some = pickle.load(self._file)  # noqa: S301 - written here
+            at, count = self._file.tell(), count + len(some)
+            yield from some
+        yield from self._held
+
+    @overload
+    def __getitem__(self, index: int) -> Log: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Log]: ...
+    def __getitem__(self, index: Any) -> Any:
+        return tuple(self)[index]
+
+
+def write(logs: Sequence[Log], count: int, logger: Any) -> Iterator[None]:
     """Write entries to a task's log, each at its own level; of very many, the last ones.
 
     It yields after each entry, so that the triggerer can do something else in between.
+
+    :param count: how many there are, kept or not.
     """
-    if len(logs) > RELAY_LIMIT:
+    if count > min(len(logs), RELAY_LIMIT):
         logger.info(
             "The first %d of %d log lines are left out here; LogsOperator reads them all.",
-            len(logs) - RELAY_LIMIT,
-            len(logs),
+            count - min(len(logs), RELAY_LIMIT),
+            count,
         )
     for entry in logs[-RELAY_LIMIT:]:
         stamp = f"[{entry.time.isoformat(timespec='seconds')}] " if entry.time else ""
@@ -82,14 +197,16 @@ def relay(execution: Execution, job_name: str | None, logger: Any) -> Iterator[N
     state = execution.state.value if execution.state else "over"
     of = Of(execution.job_id, job_name, execution.trigger_id)
     logger.info("%s", said(f"the execution {state}, and its log follows.", of))
-    warn_of_problems([execution], logger)
-    yield from write(execution.logs, logger)
+    warn_of_problems(execution, logger, set())
+    yield from write(execution.logs, execution.log_count, logger)
 
 
-def warn_of_problems(executions: Iterable[Execution], logger: Any) -> None:
-    """Tell once what of some executions' logs is not understood."""
-    for problem in {text: None for one in executions for text in one.log_problems.values()}:
-        logger.warning("The log is not understood as a whole: %s", problem)
+def warn_of_problems(execution: Execution, logger: Any, told: set[str]) -> None:
+    """Tell what of an execution's log is not understood, and has not been told before."""
+    for problem in execution.log_problems.values():
+        if problem not in told:
+            told.add(problem)
+            logger.warning("The log is not understood as a whole: %s", problem)
 
 
 def warn_that_it_runs_on(logger: Any, of: Named) -> None:

@@ -41,6 +41,9 @@ class ExecutionState(StrEnum):
 SEVERITY_LEVELS: Mapping[str, int] = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 """Severities of log entries, lowest first, with their level in Python's ``logging``."""
 
+LAST_ERRORS = 5
+"""How many errors of an execution's log are known of one of which only the end is kept."""
+
 _KEYS = uuid.UUID("6f9a3c52-7d0b-4c8e-9a41-2be5d1f0c7a3")
 """The namespace of the keys of executions without a trigger id; a new one would make new keys of old rows."""
 
@@ -191,6 +194,9 @@ class Execution(AsDict):
     :ivar state: ``None`` if the API's word is missing or in no table; ``problem`` then says so.
     :ivar start: in UTC; ``None`` if unknown. :ivar end: likewise; ``None`` also while it runs.
     :ivar message: what TimeXtender says of it, as it came; ``None`` if nothing.
+    :ivar logs: what is kept of its log: all, what a filter wants, or the end; it has a length, and may be
+        gone through several times. :ivar last_errors: the last errors of all of it.
+    :ivar log_counts: how many entries of all of it have each severity, ``None`` for one that is not known.
     :ivar start_problem: why a start that is there is not understood. :ivar end_problem: likewise.
     :ivar log_problems: what is not understood of its log, by the logical field.
     """
@@ -203,7 +209,9 @@ class Execution(AsDict):
     start: datetime | None = None
     end: datetime | None = None
     message: str | None = None
-    logs: tuple[Log, ...] = field(repr=False, default=())
+    logs: Sequence[Log] = field(repr=False, default=())
+    last_errors: tuple[Log, ...] = field(repr=False, default=())
+    log_counts: Mapping[str | None, int] = field(repr=False, default_factory=dict)
     log_problems: Mapping[str, str] = field(repr=False, compare=False, default_factory=dict)
     problem: str | None = None
     start_problem: str | None = None
@@ -213,6 +221,11 @@ class Execution(AsDict):
     def is_under(self, trigger_id: str) -> bool:
         """Tell whether it is the one that was started under a trigger id."""
         return self.trigger_id is not None and canonical(self.trigger_id) == canonical(trigger_id)
+
+    @property
+    def log_count(self) -> int:
+        """How many entries its log has, kept or not."""
+        return sum(self.log_counts.values())
 
     @property
     def key(self) -> str:

@@ -304,8 +304,8 @@ class LogsOperator(BaseOperator):
                 return self._entries(wanted, job.id, trigger_id)
 
     def _entries(self, wanted: LogFilter, job_id: str, trigger_id: str | None) -> list[dict[str, Any]]:
-        logs = list(filter(wanted.wants, self.hook.iter_job_logs(job_id, trigger_id)))
-        for _ in write(logs, self.log):
+        logs = list(self.hook.iter_job_logs(job_id, trigger_id, wanted=wanted))
+        for _ in write(logs, len(logs), self.log):
             pass  # a worker has nothing else to do in between
         entries = [log.to_dict() for log in logs]
         size = len(json.dumps(entries).encode())

@@ -27,9 +27,6 @@ from airflow_provider_timextender.model import (
 from airflow_provider_timextender.naming import Of
 from airflow_provider_timextender.vocabulary import override_hint
 
-ERROR_LINES = 5
-"""How many of its last error lines a failed execution's message shows."""
-
 LOG_LAG = 30.0
 """Seconds by which a log may be late: for so long an idle job is watched before its log is believed."""
 
@@ -379,7 +376,7 @@ def judge_execution(execution: Execution) -> Waiting | Succeeded | Failed:
 
 def _failed(execution: Execution) -> Failed:
     why = _shown(execution.message or "TimeXtender gave no message.", _TEXT_BYTES)
-    errors = [log.message for log in execution.logs if log.is_error][-ERROR_LINES:]
+    errors = [log.message for log in execution.last_errors]
     lines: list[str] = []
     for number, line in enumerate(errors):
         left = _WHY_BYTES - len(json.dumps([why, *lines]))

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 from airflow_provider_timextender.errors import InvalidInput
@@ -249,12 +249,20 @@ class Vocabulary:
 
         A member that the connection names decides alone, also where it holds nothing.
         """
-        members = list(_members(obj))
-        for spelled in self._names[entry]:
-            found = [value for wanted in spelled for name, value in members if name == wanted]
-            if found:
-                return [value for value in found if value is not None]
-        return []
+        flat = dict(flattened(obj))
+        return [flat[name] for name in self.places(tuple(flat), entry) if flat[name] is not None]
+
+    def places(self, names: tuple[str, ...], entry: str) -> tuple[str, ...]:
+        """Return which of some names of members are those of a logical field, in the order of preference."""
+        # A long name is none of the API's, and is not kept.
+        find: Callable[[tuple[str, ...], str], tuple[str, ...]]
+        find = self._places if sum(map(len, names)) < 1000 else self._places.__wrapped__
+        return find(names, entry)
+
+    @cached_property
+    def _places(self) -> Any:
+        # Kept, as objects of an answer are alike; without self, which would hold itself.
+        return lru_cache(maxsize=1024)(partial(_places, self._names))
 
     def member(self, obj: Mapping[str, Any], entry: str) -> Any:
         """Return what a JSON object holds for a logical field, ``None`` if it holds nothing."""
@@ -284,6 +292,16 @@ class Vocabulary:
             f"({', '.join(table)}), add it under that name in the extra of the connection: "
             f'{{"vocabulary": {{"{section}": {{"...": {json.dumps(word)[:80]}}}}}}}.'
         )
+
+
+def _places(
+    spelled: Mapping[str, tuple[tuple[str, ...], ...]], names: tuple[str, ...], entry: str
+) -> tuple[str, ...]:
+    written = [(fold(name), name) for name in names]
+    for wanted in spelled[entry]:
+        if found := tuple(name for word in wanted for folded, name in written if folded == word):
+            return found
+    return ()
 
 
 def flattened(obj: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -110,8 +110,8 @@ def seen_of(job_id: str) -> jobs_api.Call[Seen]:
     """Ask what a job's log shows; a long one is sorted where it is parsed, off the event loop."""
     log = jobs_api.executions_so_far(job_id)
 
-    def parse(parser: Any, data: Any) -> Seen:
-        executions = log.parse(parser, data)
+    def parse(parser: Any, json: Any) -> Seen:
+        executions = log.parse(parser, json)
         times = filter(None, (e.end_problem or e.start_problem for e in executions))
         states = (e.problem for e in executions if e.state is None and not e.is_over)
         now = datetime.now(timezone.utc)

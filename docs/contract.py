@@ -76,10 +76,10 @@ def operations() -> list[Operation]:
     for function in filter(inspect.isfunction, vars(jobs_api).values()):
         parameters = inspect.signature(function).parameters
         result = get_type_hints(function).get("return")
-        if get_origin(result) is not jobs_api.Call or not parameters.keys() <= IDS.keys():
-            continue
         needed = tuple(id_ for id_, one in parameters.items() if one.default is one.empty)
-        for ids in (needed, tuple(parameters)):
+        if get_origin(result) is not jobs_api.Call or not IDS.keys() >= set(needed):
+            continue
+        for ids in (needed, tuple(id_ for id_ in parameters if id_ in IDS)):
             call = function(**{id_: IDS[id_] for id_ in ids})
             name, path = "_by_".join([function.__name__, *ids[len(needed) :]]), call.path
             for id_ in ids:

@@ -20,13 +20,13 @@ PACKAGE = Path(__file__).parents[1] / "airflow_provider_timextender"
 LAYERS: Mapping[str, tuple[str, ...]] = {
     "a terminal": ("__main__", "cli", "commands", "reporting", "terminal"),
     "Airflow's side": (
-        "operators", "sensors", "triggers", "watching", "deferral", "ending", "polling", "hooks",
+        "operators", "sensors", "triggers", "watching", "deferral", "ending", "polling", "hooks", "reading",
     ),
     "the worlds": ("worlds", "carrier"),
     "the life": ("life",),
     "data and rules": (
         "recording", "check", "evidence", "connection", "inputs", "logs", "submission", "verdict",
-        "jobs_api", "vocabulary", "model", "errors", "naming", "provider_info",
+        "jobs_api", "arriving", "vocabulary", "model", "errors", "naming", "provider_info",
     ),
     "the other side of the wire": ("simulator",),
 }  # fmt: skip

@@ -202,7 +202,7 @@ def test_r07_the_status_is_the_last_that_is_asked_for(simulator: Simulator, cont
 
 @pytest.fixture
 def _small_logs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs_api, "LOG_LIMIT", 2500)
+    monkeypatch.setattr(jobs_api, "STREAM_LIMIT", 2500)
 
 
 @pytest.mark.usefixtures("_small_logs")

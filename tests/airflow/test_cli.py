@@ -644,9 +644,7 @@ def test_r34_check_records_what_may_be_shown(
         assert '"execution.end": "stop"' in command("check").out
 
 
-def test_what_is_nested_too_deep_to_be_recorded_is_told(
-    two: Simulator, command: Command, tmp_path: Path
-) -> None:
+def test_what_is_nested_too_deep_is_told(two: Simulator, command: Command, tmp_path: Path) -> None:
     two.fault("statuses", always=Fault("body", body="[" * 800 + "]" * 800))
     ran = command("check", "--record", str(tmp_path / "recording.json"), "--yes")
     assert ran.status == 2

@@ -15,6 +15,7 @@ from airflow.models.pool import Pool
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_timextender import model
+from airflow_provider_timextender.arriving import Arriving
 from airflow_provider_timextender.errors import JobFailed
 from airflow_provider_timextender.hooks import TimeXtenderHook
 from airflow_provider_timextender.jobs_api import Call, _Parser, _path
@@ -28,8 +29,8 @@ from ..pure.test_documentation import ROOT, blocks
 def one_job(job_id: str) -> Call[model.Job]:
     """One job."""
 
-    def parse(parser: _Parser, data: Any) -> model.Job:
-        return parser.job(parser.object(data))
+    def parse(parser: _Parser, json: Arriving) -> model.Job:
+        return parser.job(parser.object(json.next_value()))
 
     return Call("GET", _path(job_id), "job", parse)
 

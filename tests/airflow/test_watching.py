@@ -426,7 +426,7 @@ def test_r17_what_ended_before_a_log_could_first_be_read_is_history_and_that_is_
 def test_r41_a_log_that_is_too_large_is_asked_for_once(
     organisation: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs_api, "LOG_LIMIT", 20_000)
+    monkeypatch.setattr(jobs_api, "STREAM_LIMIT", 20_000)
     simulator = organisation(2)
     simulator.job("job 0").lines = 1000
     simulator.run("job 0")

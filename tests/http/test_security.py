@@ -23,10 +23,11 @@ from typing import Any
 import pytest
 import trustme
 
-from airflow_provider_timextender import errors
+from airflow_provider_timextender import arriving, errors
 from airflow_provider_timextender import jobs_api as api
 from airflow_provider_timextender.carrier import ERROR_LIMIT
 from airflow_provider_timextender.connection import Settings
+from airflow_provider_timextender.logs import LastLines
 from airflow_provider_timextender.simulator import Simulator
 
 from ..conftest import API_KEY
@@ -35,6 +36,7 @@ from ..pure.test_security import EVIL, is_plain, shown
 from .calling import CALLERS, Caller
 
 JOB = "3f2504e0-4f89-11d3-9a0c-0305e82c3301"
+TRIGGER = "7d444840-9dc0-11d1-b245-5ffdce74fad2"
 STATUS = api.job_status(JOB)
 MIB = 1024 * 1024
 
@@ -147,9 +149,12 @@ def memory() -> Iterator[Callable[[], int]]:
 def test_r41_an_answer_is_read_up_to_a_limit(kind: str, answer: Answer) -> None:
     with memory() as peak, serving(answer) as server:
         error = failure(kind, server.port)
-    assert "is larger than 1048576 bytes, the limit for this call" in str(error)
-    assert type(error) is (errors.SubmissionUncertain if kind == "submission" else errors.AnswerTooLarge)
-    assert not error.transient
+    # What cannot be JSON is not read on for long.
+    is_json = "deflate" not in str(error) and r"\x" not in str(error)
+    says = "is larger than 1048576 bytes, the limit for this call" if is_json else "is not JSON"
+    assert says in str(error)
+    expected = errors.AnswerTooLarge if is_json else errors.UnreadableAnswer
+    assert type(error) is (errors.SubmissionUncertain if kind == "submission" else expected)
     assert f"{STATUS.path}" in str(error)
     assert len(str(error)) < 1500
     assert peak() < 8 * MIB
@@ -159,11 +164,31 @@ def test_r41_an_answer_is_read_up_to_a_limit(kind: str, answer: Answer) -> None:
 @both
 def test_r41_an_unpacked_log_is_limited_as_well(kind: str) -> None:
     call = api.job_logs(JOB)
-    assert call.limit == 64 * MIB
     with memory() as peak, serving(packed(b"gzip", 31, b" " * MIB)) as server:
         error = failure(kind, server.port, call)
-    assert "is larger than 67108864 bytes" in str(error)
-    assert peak() < 4 * call.limit
+    assert "a single JSON object in it is larger than 4194304 bytes" in str(error)
+    assert type(error) is errors.AnswerTooLarge
+    assert peak() < 4 * MIB
+
+
+ENTRY = b'{"Severity":"Information","Timestamp":"2026-01-01T00:00:00Z","Message":"' + b"m" * 300 + b'"},'
+
+
+@both
+@pytest.mark.parametrize(
+    ("head", "piece"),
+    [(b'[{"Logs":[', ENTRY * 200), (b"[", b'{"TriggerId":"x","Logs":[' + ENTRY * 50 + b"{}]},")],
+    ids=["one execution", "many"],
+)
+@pytest.mark.parametrize("keep", [None, LastLines(TRIGGER)], ids=["nothing", "last lines"])
+def test_r44_a_log_passes_in_little_memory_and_not_for_ever(
+    kind: str, head: bytes, piece: bytes, keep: api.Keep | None
+) -> None:
+    call = dataclasses.replace(api.job_logs(JOB, keep=keep), limit=48 * MIB)
+    with memory() as peak, serving(say(b"200 OK\r\n\r\n" + head, piece)) as server:
+        error = failure(kind, server.port, call)
+    assert "is larger than 50331648 bytes, the limit for this call" in str(error)
+    assert peak() < 6 * MIB
 
 
 @pairwise(
@@ -278,13 +303,16 @@ BROKEN = {
     "no length": (say(b"200 OK\r\nContent-Length: 0x5\r\n\r\n{"), "is not JSON|no answer"),
     "no chunk": (say(b"200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n"), "no answer"),
     "half a chunk": (say(b"200 OK\r\nTransfer-Encoding: chunked\r\n\r\n12\r\n{"), "no answer"),
-    "a negative chunk": (say(b"200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\n{}"), "no answer"),
+    "a negative chunk": (
+        say(b"200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\n{}"),
+        "no answer|is not JSON",
+    ),
     "latin-1": (whole('{"Status": "gel\xf6st"}'.encode("latin-1")), "is not JSON"),
     "deep": (whole(b"[" * 10**6), "is not JSON"),
     "a huge number": (whole(b'{"Status": ' + b"1" * 10**6 + b"}"), "is not JSON"),
     "no member ends": (whole(b'{"' * 1000), "is not JSON"),
     "many objects": (
-        whole(b"[" + b"{}," * (api.MAX_OBJECTS + 1) + b"{}]"),
+        whole(b"[" + b"{}," * (arriving.MAX_OBJECTS + 1) + b"{}]"),
         "more than 500000 JSON objects",
     ),
 }

@@ -76,7 +76,7 @@ def test_bad_filters_are_refused(wanted: dict[str, str], says: str) -> None:
 
 def test_r31_lines_are_relayed_at_their_own_level(caplog: pytest.LogCaptureFixture) -> None:
     logs = [log("a"), log("b", "error", None), log("c %s", "warning"), log("d", None)]
-    list(write(logs, logging.getLogger("t")))
+    list(write(logs, len(logs), logging.getLogger("t")))
     assert [(r.levelno, r.getMessage()) for r in caplog.records] == [
         (20, "TimeXtender: [2026-01-01T12:00:00+00:00] a"),
         (40, "TimeXtender: b"),
@@ -87,14 +87,14 @@ def test_r31_lines_are_relayed_at_their_own_level(caplog: pytest.LogCaptureFixtu
 
 def test_r34_a_message_cannot_look_like_another_line(caplog: pytest.LogCaptureFixture) -> None:
     forged = "boom\n[2026-01-01] {x.py:1} INFO - Task succeeded \x1b[31m\r\n\u202eend"
-    list(write([log(forged, time=None)], logging.getLogger("t")))
+    list(write([log(forged, time=None)], 1, logging.getLogger("t")))
     (shown,) = [r.getMessage() for r in caplog.records]
     lines = "boom", "    [2026-01-01] {x.py:1} INFO - Task succeeded \\x1b[31m", "    \\u202eend"
     assert shown == "TimeXtender: " + "\n".join(lines)
 
 
 def test_of_very_many_lines_the_last_are_relayed(caplog: pytest.LogCaptureFixture) -> None:
-    list(write([log(str(n)) for n in range(RELAY_LIMIT + 5)], logging.getLogger("t")))
+    list(write([log(str(n)) for n in range(RELAY_LIMIT + 5)], RELAY_LIMIT + 5, logging.getLogger("t")))
     first, second, *_, last = [r.getMessage() for r in caplog.records]
     assert first.startswith(f"The first 5 of {RELAY_LIMIT + 5} log lines are left out")
     assert second.endswith("] 5")

@@ -36,7 +36,8 @@ IDS = f"(job id {JOB}, trigger id {TRIGGER})"
 def failure(message: str, *lines: str) -> errors.JobError:
     """Return the error of an execution that ended like this."""
     logs = tuple(Log(END, "error", line, TRIGGER) for line in lines)
-    return raised(Execution(JOB, TRIGGER, ExecutionState.FAILED, START, END, message, logs), "Load sales")
+    failed = Execution(JOB, TRIGGER, ExecutionState.FAILED, START, END, message, last_errors=logs)
+    return raised(failed, "Load sales")
 
 
 def raised(execution: Execution, job_name: str | None) -> errors.JobError:
@@ -210,6 +211,6 @@ def test_r49_an_id_and_a_name_have_to_agree() -> None:
 
 
 def test_r49_the_verdict_of_a_failure_holds_its_message_and_lines() -> None:
-    logs = (Log(END, "info", "begin", TRIGGER), Log(END, "error", "disk full", TRIGGER))
-    execution = Execution(JOB, TRIGGER, ExecutionState.FAILED, message="no space", logs=logs)
+    last = (Log(END, "error", "disk full", TRIGGER),)
+    execution = Execution(JOB, TRIGGER, ExecutionState.FAILED, message="no space", last_errors=last)
     assert judge_execution(execution) == Failed(execution, "no space", ("disk full",))

@@ -38,12 +38,13 @@ def test_json_names_and_paths_of_the_api_stand_in_one_place() -> None:
 
 
 def test_what_is_imported_is_declared() -> None:
-    declared, of_the_simulator = (
+    declared, of_extras = (
         {re.split(r"[<>=\[; ]", r)[0] for r in requires(DISTRIBUTION) or [] if ("extra ==" in r) is is_extra}
         for is_extra in (False, True)
     )
-    assert declared == {"apache-airflow", "apache-airflow-providers-common-compat", "requests", "urllib3"}
-    assert of_the_simulator == {"aiohttp"}
+    common = "apache-airflow-providers-common-compat"
+    assert declared == {"apache-airflow", common, "ijson", "requests", "urllib3"}
+    assert of_extras == {"aiohttp", "pyarrow"}
 
 
 def test_only_the_simulator_needs_its_extra_and_says_how_to_get_it() -> None:

@@ -11,9 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_timextender import errors
-from airflow_provider_timextender.model import Execution, ExecutionState, JobState, JobStatus, Log
+from airflow_provider_timextender.model import (
+    LAST_ERRORS,
+    Execution,
+    ExecutionState,
+    JobState,
+    JobStatus,
+    Log,
+)
 from airflow_provider_timextender.verdict import (
-    ERROR_LINES,
     LOG_LAG,
     Failed,
     Idle,
@@ -219,14 +225,14 @@ def log(message: str, severity: str | None = "error") -> Log:
 
 
 def test_r31_a_failure_says_why() -> None:
-    errors_ = [log(f"error {n}") for n in range(ERROR_LINES + 2)]
-    logs = (log("begin", "info"), *errors_, log("\U0001f4a5" * 9999))
-    verdict = judge(RUN, IDLE, [replace(BAD, message="no space", logs=logs)], after(0))
+    errors_ = [log(f"error {n}") for n in range(7)]
+    last = (*errors_, log("\U0001f4a5" * 9999))[-LAST_ERRORS:]
+    verdict = judge(RUN, IDLE, [replace(BAD, message="no space", last_errors=last)], after(0))
     assert isinstance(verdict, Failed)
     assert verdict.why == "no space"
-    *lines, last = verdict.error_lines
+    *lines, end = verdict.error_lines
     assert lines == ["error 3", "error 4", "error 5", "error 6"]
-    assert last.endswith("\U0001f4a5...")
+    assert end.endswith("\U0001f4a5...")
     assert 1350 < len(json.dumps([verdict.why, *verdict.error_lines])) < 1410, "it fits an event"
 
 
