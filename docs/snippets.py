@@ -12,7 +12,7 @@ from pathlib import Path
 from textwrap import dedent
 
 from airflow_provider_timextender.vocabulary import FIELDS, SEVERITIES, STATES, STATUSES, Names
-from docs import contract, pictures
+from docs import charts, contract, pictures
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md")))
@@ -58,6 +58,7 @@ def shown(source: str) -> str:
 def wanted() -> Iterator[tuple[Path, str]]:
     """Yield each file that is made of the code or shows some of it, and what it should be."""
     yield ROOT / "docs/rooms.svg", pictures.picture()
+    yield ROOT / "docs/waiting.svg", charts.waiting()
     yield contract.FILE, contract.text()
     for page in PAGES:
         yield page, _PART.sub(lambda part: part[1] + shown(part[2]), page.read_text())
