@@ -122,8 +122,9 @@ bench-waiting-oldest: $(OLDEST)/.installed ## The same on the oldest Airflow, wi
 bench-watching: $(INSTALLED) ## Show what it costs to watch jobs with large logs (JOBS='1 60')
 	@$(BIN)/python benchmarks/watching.py --jobs $(JOBS)
 
-bench-logs: $(INSTALLED) ## Count what tasks read of logs of 1, 60 and 100 MB, the limit being 64 MiB
-	@$(BIN)/python benchmarks/large_logs.py
+bench-logs: $(BENCH)/.installed ## Compare what it costs to read logs of 1 MB to 1 GB, and count what tasks read of large ones
+	@$(BENCH)/bin/python benchmarks/logs.py
+	@$(BENCH)/bin/python benchmarks/large_logs.py
 
 constraints: $(INSTALLED) ## Pin the newest versions that fit, for all supported Pythons and both ends of Airflow
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate $(UPGRADE) \

@@ -18,7 +18,6 @@ import argparse
 import asyncio
 import json
 import os
-import platform
 import random
 import resource
 import statistics
@@ -32,10 +31,10 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+import printed
 from aiohttp import web
 
 if TYPE_CHECKING:
@@ -545,19 +544,7 @@ def measure(name: str, size: int, options: Options, home: Path) -> Row:
 def table(rows: list[Row]) -> str:
     """Return the rows as a Markdown table."""
     best = {row.size: min(r.cpu for r in rows if r.size == row.size) for row in rows}
-    lines = [list(HEAD), *(row.cells(best[row.size]) for row in rows)]
-    widths = [max(3, *(len(line[column]) for line in lines)) for column in range(len(HEAD))]
-    left = {HEAD.index("trigger"), HEAD.index("notes")}
-
-    def written(line: list[str]) -> str:
-        cells = (
-            cell.ljust(width) if column in left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        return f"| {' | '.join(cells)} |"
-
-    rule = ["-" * width if n in left else "-" * (width - 1) + ":" for n, width in enumerate(widths)]
-    return "\n".join([written(lines[0]), written(rule), *map(written, lines[1:])])
+    return printed.table(HEAD, [row.cells(best[row.size]) for row in rows], ("trigger", "notes"))
 
 
 def certify(home: Path) -> None:
@@ -569,14 +556,6 @@ def certify(home: Path) -> None:
     authority.issue_cert(HOST).private_key_and_cert_chain_pem.write_to_path(str(home / "server.pem"))
     bundle = Path(certifi.where()).read_bytes() + authority.cert_pem.bytes()
     (home / "bundle.pem").write_bytes(bundle)
-
-
-def installed_version(package: str) -> str | None:
-    """Return the version of a package, ``None`` if it is not installed."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def main() -> int:
@@ -592,8 +571,7 @@ def main() -> int:
     parser.add_argument("--patience", type=float, default=120, help="seconds for the first look of all")
     parser.add_argument("--cap", type=float, default=60, help="seconds for all events after the end")
     given = parser.parse_args()
-    installed = {package: found for package in PACKAGES if (found := installed_version(package))}
-    kinds = [name for name in given.kinds if KINDS[name].package in installed]
+    kinds = [name for name in given.kinds if printed.installed_version(KINDS[name].package)]
     options = Options(given.interval, given.intervals, given.burst, given.patience, given.cap)
 
     rows = []
@@ -609,8 +587,7 @@ def main() -> int:
     print("CPU, lag and memory are the waiting process's. One process is one triggerer.")
     if missing := [KINDS[name].name for name in given.kinds if name not in kinds]:
         print(f"Without {' and '.join(missing)}, as not installed here.")
-    print(f"\n{platform.platform()}, {os.cpu_count()} CPUs, Python {platform.python_version()}; ", end="")
-    print(", ".join(f"{package} {found}" for package, found in installed.items()))
+    print(f"\n{printed.machine(PACKAGES)}")
     print(f"\nAgain: python benchmarks/waiting.py {' '.join(sys.argv[1:])}".rstrip())
     return 0
 
