@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from airflow_provider_timextender.errors import AnswerTooLarge, InvalidInput
@@ -70,29 +70,51 @@ class Arriving:
             yield take(event, held)
 
     def members(self, take: Callable[[str], Any] | None = None, within: str = "") -> dict[str, Any]:
-        """Return the members of the object that has begun.
-
-        What is told in several ways becomes their list: which one of two states or ids counts is not guessed.
+        """Return the members of the object that has begun, as :func:`members_of`.
 
         :param take: takes a list off the stream, by the name of its member, and returns what stands for it;
             ``None`` leaves it here. It is asked of lists in objects in the object, too, as ``Log.Items``.
         """
-        found: dict[str, Any] = {}
-        told: dict[str, list[Any]] = {}
+        return members_of(*self._pairs(take, within))
+
+    def objects(self, otherwise: Callable[[Any], Exception]) -> Iterator[tuple[list[str], list[Any], int]]:
+        """Yield of each object of the list that has begun the names and the values of its members.
+
+        That is faster than a dict of them, of which most are not needed: see :func:`members_of`. The third is
+        how many bytes have arrived.
+
+        :param otherwise: makes the error for an item that is no object.
+        """
+        source, events = self._source, self.events
+        for event, held in events:
+            if event != "start_map":
+                if event == "end_array":
+                    return
+                raise otherwise(self.value(event, held))
+            names: list[str] = []
+            values: list[Any] = []
+            for event, name in events:
+                if event == "end_map":
+                    break
+                names.append(name)
+                event, held = next(events)
+                values.append(held if event == "string" else self.value(event, held))
+            source.passed, self._opened = source.size, 0
+            yield names, values, source.size
+
+    def _pairs(
+        self, take: Callable[[str], Any] | None = None, within: str = ""
+    ) -> tuple[list[str], list[Any]]:
+        names: list[str] = []
+        values: list[Any] = []
         events = self.events
         for event, name in events:
             if event == "end_map":
                 break
+            names.append(name)
             event, held = next(events)
-            if event != "string":
-                held = self._member(f"{within}{name}", event, held, take)
-            if name in found:
-                told.setdefault(name, [found[name]]).append(held)
-            else:
-                found[name] = held
-        for name, values in told.items():
-            found[name] = values[0] if values.count(values[0]) == len(values) else values
-        return found
+            values.append(held if event == "string" else self._member(f"{within}{name}", event, held, take))
+        return names, values
 
     def _member(self, name: str, event: str, held: Any, take: Callable[[str], Any] | None) -> Any:
         if take is not None and event == "start_array" and (taken := take(name)) is not None:
@@ -105,6 +127,20 @@ class Arriving:
         """Read to the end, where nothing but space may come."""
         for _ in self.events:
             self.passed()
+
+
+def members_of(names: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
+    """Return the members of an object.
+
+    What is told in several ways becomes their list: which one of two states or ids counts is not guessed.
+    """
+    found = dict(zip(names, values, strict=True))
+    if len(found) == len(names):
+        return found
+    told: dict[str, list[Any]] = {}
+    for name, value in zip(names, values, strict=True):
+        told.setdefault(name, []).append(value)
+    return {name: all_[0] if all_.count(all_[0]) == len(all_) else all_ for name, all_ in told.items()}
 
 
 class _Source:

@@ -8,6 +8,7 @@ Airflow.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from urllib.parse import quote
 
 from airflow_provider_timextender import errors, model
-from airflow_provider_timextender.arriving import MAX_OBJECTS, Arriving
+from airflow_provider_timextender.arriving import MAX_OBJECTS, Arriving, members_of
 from airflow_provider_timextender.vocabulary import Vocabulary, is_code, override_hint
 
 T = TypeVar("T")
@@ -126,6 +127,8 @@ class _Passed(list[Any]):
 _FIRST_TIME = datetime(1990, 1, 1, tzinfo=timezone.utc)
 """No execution is older; what is earlier is what a date has before somebody sets it, 1900 or 1970, say."""
 
+_OF_LOG = ("log.time", "log.severity", "log.message", "log.trigger_id")
+
 _OF_EXECUTIONS = ("execution.start", "execution.end", "execution.logs")
 
 _WRAPPED = (
@@ -154,7 +157,7 @@ class _Parser:
     # What a JSON object stands for
 
     def job(self, obj: Mapping[str, Any]) -> model.Job:
-        name = self.text(obj, "job.name")
+        name = _text(self.vocabulary.member(obj, "job.name"))
         problem = None if name else self.vocabulary.missing(obj, "job.name")
         return model.Job(self.needed_guid(obj, "job.id"), name, problem, obj)
 
@@ -165,15 +168,16 @@ class _Parser:
 
     def submission(self, obj: Mapping[str, Any], job_id: str) -> model.Submission:
         trigger_id = self.needed_guid(obj, "submission.trigger_id")
-        message = self.text(obj, "submission.message")
+        message = _text(self.vocabulary.member(obj, "submission.message"))
         return model.Submission(job_id, trigger_id, message and model.plain(message[:1000]), obj)
 
     def log(self, obj: Mapping[str, Any]) -> model.Log:
+        time, severity, message, trigger_id = self.vocabulary.each(obj, *_OF_LOG)
         return model.Log(
-            time=self.time(obj, "log.time")[0],
-            severity=self.vocabulary.meaning("severities", self.vocabulary.member(obj, "log.severity")),
-            message=self.text(obj, "log.message") or "",
-            trigger_id=self.trigger_id(obj, "log.trigger_id"),
+            time=self.moment(time),
+            severity=self.vocabulary.meaning("severities", severity),
+            message=_text(message) or "",
+            trigger_id=_id(trigger_id),
             raw=obj,
         )
 
@@ -230,14 +234,7 @@ class _Parser:
     def log_of(self, json: Arriving, keep: Keep | None) -> _Log:
         """Take a log that has begun off the stream."""
         log = _Log(self, keep)
-        for event, held in json.events:
-            if event == "start_map":
-                log.add(json.members(), json.size)
-                json.passed()
-            elif event == "end_array":
-                break
-            else:
-                raise self.unexpected("object", json.value(event, held))
+        log.take(json.objects(partial(self.unexpected, "object")))
         return log
 
     def is_entry(self, obj: Mapping[str, Any]) -> bool:
@@ -263,8 +260,8 @@ class _Parser:
         found = []
         for key, obj in zip(keys, objects, strict=True):
             log = _Log(self, keep, nested=False)
-            for entry in logs.get(key, []) if count[key] == 1 else []:
-                log.add(entry, 0)
+            if count[key] == 1:
+                log.take(([*entry], [*entry.values()], 0) for entry in logs.get(key, []))
             found.append((obj, log))
         return found
 
@@ -274,6 +271,7 @@ class _Parser:
         return model.canonical(str(next((value for value in found if value is not None), "")))
 
     def execution(self, obj: Mapping[str, Any], job_id: str, log: _Log) -> model.Execution:
+        message, trigger_id = self.vocabulary.each(obj, "execution.message", "execution.trigger_id")
         start, start_problem = self.time(obj, "execution.start")
         end, end_problem = self.time(obj, "execution.end")
         if start is not None and end is not None and end < start:
@@ -284,11 +282,11 @@ class _Parser:
         state, problem = self.execution_state(obj, ended=end is not None)
         found = model.Execution(
             job_id=job_id,
-            trigger_id=_trigger_id_of(self.trigger_id(obj, "execution.trigger_id"), log.trigger_ids),
+            trigger_id=_trigger_id_of(_id(trigger_id), log.trigger_ids),
             state=state,
             start=start,
             end=end,
-            message=self.text(obj, "execution.message"),
+            message=_text(message),
             log_counts=log.counts,
             problem=problem,
             start_problem=start_problem,
@@ -298,15 +296,19 @@ class _Parser:
         logs, last_errors = log.kept(found)
         return replace(found, logs=logs, last_errors=last_errors, log_problems=log.problems_in(obj))
 
-    def shape_of(self, entry: Mapping[str, Any], names: tuple[str, ...]) -> _Shape:
-        """Return where an entry has what is asked of each entry."""
+    def shape_of(self, names: list[str]) -> _Shape:
+        """Return where an entry with such members has what is asked of each entry."""
+        key = tuple(names)
+        if key in self.shapes:
+            return self.shapes[key]
         fields = ("log.trigger_id", "log.severity")
-        ids, severities = (self.vocabulary.places(names, field) for field in fields)
+        ids, severities = ([names.index(n) for n in self.vocabulary.places(key, field)] for field in fields)
         dotted = any("." in word for field in fields for word in self.vocabulary.spellings["fields"][field])
-        plain = not dotted and len(ids) <= 1 and len(severities) <= 1
+        # Where a member stands twice, or several may be meant, the whole entry has to be looked at.
+        plain = not dotted and len(ids) <= 1 and len(severities) <= 1 and len({*names}) == len(names)
         shape = _Shape(next(iter(ids), None), next(iter(severities), None), plain)
         if len(self.shapes) < _MOST_KNOWN:
-            self.shapes[names] = shape
+            self.shapes[key] = shape
         return shape
 
     def level_of(self, word: Any) -> int:
@@ -421,16 +423,6 @@ class _Parser:
         hint = f" {_WRAPPED}" if members and any(isinstance(value, list) for value in data.values()) else ""
         return errors.ContractError(f"{self.where}: expected a JSON {wanted}, found {found}.{hint}")
 
-    def text(self, obj: Mapping[str, Any], entry: str) -> str | None:
-        value = self.vocabulary.member(obj, entry)
-        # JSON can hold half of a surrogate pair, which no log and no database can.
-        return None if value is None else str(value).encode(errors="replace").decode()
-
-    def trigger_id(self, obj: Mapping[str, Any], entry: str) -> str | None:
-        """Return a trigger id as it is written, as far as it can stand in messages; ``None`` for none."""
-        value = self.vocabulary.member(obj, entry)
-        return None if value is None else ascii(str(value).strip()[:200])[1:-1] or None
-
     def needed_guid(self, obj: Mapping[str, Any], entry: str) -> str:
         value = self.vocabulary.member(obj, entry)
         if value is None:
@@ -443,13 +435,15 @@ class _Parser:
     def time(self, obj: Mapping[str, Any], entry: str) -> tuple[datetime | None, str | None]:
         """Return a time, or None and why one that is there is not understood."""
         value = self.vocabulary.member(obj, entry)
-        time = model.parse_time(value, self.zone)
-        if time is not None:
-            return (time if time >= _FIRST_TIME else None), None
-        if model.is_unset(value):
-            return None, None
+        moment = self.moment(value)
+        if moment is not None or model.is_unset(value) or model.parse_time(value, self.zone) is not None:
+            return moment, None
         said = f"{entry} is {model.short(value)}, which is no time that is understood (ISO 8601 is)."
         return None, f"{said} {override_hint('it', entry)}"
+
+    def moment(self, value: Any) -> datetime | None:
+        time = model.parse_time(value, self.zone)
+        return time if time is not None and time >= _FIRST_TIME else None
 
     def words(self, obj: Mapping[str, Any], entry: str) -> list[Any]:
         return [word for word in self.vocabulary.members(obj, entry) if word != ""]
@@ -467,20 +461,38 @@ class _Parser:
         return None, self.vocabulary.unknown(words[0], entry, section)
 
 
+def _text(value: Any) -> str | None:
+    # JSON can hold half of a surrogate pair, which no log and no database can.
+    return None if value is None else str(value).encode(errors="replace").decode()
+
+
+def _id(value: Any) -> str | None:
+    """Return a trigger id as it is written, as far as it can stand in messages; ``None`` for none."""
+    return None if value is None else ascii(str(value).strip()[:200])[1:-1] or None
+
+
 @dataclass(frozen=True)
 class _Shape:
-    """Where entries with the same members have what is asked of each of them, ``None`` for nowhere.
+    """At which places entries with the same members have what is asked of each, ``None`` for nowhere.
 
     :ivar plain: whether it can be taken from there as it is.
     """
 
-    trigger_id: str | None
-    severity: str | None
+    trigger_id: int | None
+    severity: int | None
     plain: bool
 
 
+_NOWHERE: Any = object()
+
 _UNKNOWN = 0
 """The level of entries whose severity is not known."""
+
+_LEVELS: Mapping[int, str | None] = {
+    _UNKNOWN: None,
+    **{level: name for name, level in model.SEVERITY_LEVELS.items()},
+}
+"""The severities by their level."""
 
 _MOST_KNOWN = 1000
 """How many words and shapes of objects are remembered while an answer is read."""
@@ -499,42 +511,53 @@ class _Log(_Passed):
         self.nested = nested
         self._parser = parser
         self._keeper = None if keep is None else keep()
-        self._last_id: Any = None
+        self._min_level = math.inf if self._keeper is None else self._keeper.min_level
         self._levels: dict[int, int] = {}
         self._errors: deque[Mapping[str, Any]] = deque(maxlen=model.LAST_ERRORS)
         self._problems: dict[str, str] = {}
         self._first: Mapping[str, Any] | None = None
         self._says_something = False
 
-    def add(self, entry: Mapping[str, Any], at: int) -> None:
-        """Take in an entry: its trigger id and severity, and as a whole if it is to be kept.
+    def take(self, entries: Iterable[tuple[list[str], list[Any], int]]) -> None:
+        """Take in entries: their trigger ids and severities, and as a whole those that are to be kept.
 
-        All entries of all logs come through here, so it does as little as it can.
+        All entries of all logs come through here, so it does as little as it can for each.
+
+        :param entries: the names and the values of the members of each, and how many bytes have arrived.
         """
-        parser = self._parser
-        self.count += 1
-        names = tuple(entry)
-        shape = parser.shapes.get(names) or parser.shape_of(entry, names)
-        if shape.plain:
-            id_, word = entry.get(shape.trigger_id), entry.get(shape.severity)  # type: ignore[arg-type]
-        else:
-            id_ = parser.vocabulary.member(entry, "log.trigger_id")
-            word = parser.vocabulary.member(entry, "log.severity")
-        if id_ != self._last_id or self.count == 1:
-            self._last_id = id_
-            if len(self.trigger_ids) < _MOST_KNOWN:
-                self.trigger_ids[parser.trigger_id(entry, "log.trigger_id")] = None
-        try:
-            level = parser.levels[word]
-        except (KeyError, TypeError):
-            level = parser.level_of(word)
-        self._levels[level] = self._levels.get(level, 0) + 1
-        keeper = self._keeper
-        if keeper is None or _UNKNOWN < level < keeper.min_level:
-            return
-        if level >= model.SEVERITY_LEVELS["error"]:
-            self._errors.append(entry)
-        keeper.add(entry, self._understand, at)
+        parser, counts, levels, min_level = self._parser, self._levels, self._parser.levels, self._min_level
+        known, shape, last_id = None, _NOWHERE, _NOWHERE
+        for names, values, at in entries:
+            if names != known:
+                known, shape = names, parser.shape_of(names)
+            if shape.plain:
+                id_ = None if shape.trigger_id is None else values[shape.trigger_id]
+                word = None if shape.severity is None else values[shape.severity]
+            else:
+                id_, word = parser.vocabulary.each(
+                    members_of(names, values), "log.trigger_id", "log.severity"
+                )
+            if id_ != last_id:
+                last_id = id_
+                self._note_id(id_)
+            try:
+                level = levels[word]
+            except (KeyError, TypeError):
+                level = parser.level_of(word)
+            counts[level] = counts.get(level, 0) + 1
+            if level >= min_level or level == _UNKNOWN:
+                self._keep(members_of(names, values), level, at)
+        self.count = sum(counts.values())
+
+    def _note_id(self, id_: Any) -> None:
+        if len(self.trigger_ids) < _MOST_KNOWN:
+            self.trigger_ids[_id(id_)] = None
+
+    def _keep(self, entry: Mapping[str, Any], level: int, at: int) -> None:
+        if self._keeper is not None:
+            if level >= model.SEVERITY_LEVELS["error"]:
+                self._errors.append(entry)
+            self._keeper.add(entry, self._understand, at)
 
     def _understand(self, entry: Mapping[str, Any]) -> model.Log:
         parser, log = self._parser, self._parser.log(entry)
@@ -552,8 +575,7 @@ class _Log(_Passed):
     @property
     def counts(self) -> Mapping[str | None, int]:
         """How many entries have each severity, ``None`` for one that is not known."""
-        names = {level: name for name, level in model.SEVERITY_LEVELS.items()}
-        return {names.get(level): count for level, count in self._levels.items()}
+        return {_LEVELS[level]: count for level, count in self._levels.items()}
 
     def kept(self, execution: model.Execution) -> tuple[Sequence[model.Log], tuple[model.Log, ...]]:
         """Return what is kept of the entries, and the last errors of all."""

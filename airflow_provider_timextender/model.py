@@ -339,15 +339,31 @@ def parse_time(value: Any, zone: tzinfo = timezone.utc, *, fold: int = 0) -> dat
     try:
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             return _from_epoch(float(value))
-        if not isinstance(value, str) or len(value) > 100 or is_unset(value):
+        if not isinstance(value, str) or len(value) > 100:
             return None
-        if epoch := _NET_DATE.fullmatch(value.strip()):
-            return _from_epoch(float(epoch[1]) / 1000)
-        # Python reads no "z", and no space between a fraction and the offset, as SQL Server writes it.
-        text = re.sub(r"[zZ]$", "+00:00", value.strip())
-        time = datetime.fromisoformat(re.sub(r"(\.\d+) +(?=[+-])", r"\1", text))
+        time = _usual_time(value)
+        if time is None:
+            if is_unset(value):
+                return None
+            if epoch := _NET_DATE.fullmatch(value.strip()):
+                return _from_epoch(float(epoch[1]) / 1000)
+            # Python reads no "z", and no space between a fraction and the offset, as SQL Server writes it.
+            text = re.sub(r"[zZ]$", "+00:00", value.strip())
+            time = datetime.fromisoformat(re.sub(r"(\.\d+) +(?=[+-])", r"\1", text))
+        if time.tzinfo is timezone.utc:
+            return time
         return time.replace(tzinfo=time.tzinfo or zone, fold=fold).astimezone(timezone.utc)
     except (ValueError, OverflowError, OSError):  # OSError: a number that the platform has no date for
+        return None
+
+
+def _usual_time(value: str) -> datetime | None:
+    """Return a time that comes as nearly all do; the other ways take five times as long to read."""
+    if value[:2] not in ("19", "20"):
+        return None
+    try:
+        return datetime.fromisoformat(value)
+    except ValueError:
         return None
 
 

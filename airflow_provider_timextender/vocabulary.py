@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 from typing import Any
 
 from airflow_provider_timextender.errors import InvalidInput
@@ -215,8 +215,8 @@ class Vocabulary:
 
     def has(self, obj: Mapping[str, Any], *entries: str) -> bool:
         """Tell whether a JSON object has a member for one of several logical fields."""
-        names = {name for name, _ in _members(obj)}
-        return any(not names.isdisjoint(spelled) for entry in entries for spelled in self._names[entry])
+        names = tuple(_flat(obj))
+        return any(self.places(names, entry) for entry in entries)
 
     def spelling(self, names: Iterable[str], entry: str) -> str | None:
         """Return which of some member names is taken for a logical field, ``None`` if none is."""
@@ -249,24 +249,41 @@ class Vocabulary:
 
         A member that the connection names decides alone, also where it holds nothing.
         """
-        flat = dict(flattened(obj))
+        flat = _flat(obj)
         return [flat[name] for name in self.places(tuple(flat), entry) if flat[name] is not None]
 
     def places(self, names: tuple[str, ...], entry: str) -> tuple[str, ...]:
         """Return which of some names of members are those of a logical field, in the order of preference."""
-        # A long name is none of the API's, and is not kept.
-        find: Callable[[tuple[str, ...], str], tuple[str, ...]]
-        find = self._places if sum(map(len, names)) < 1000 else self._places.__wrapped__
-        return find(names, entry)
+        found = self._known.get((names, entry))
+        if found is None:
+            found = _places(self._names, names, entry)
+            # A long name is none of the API's, and is not kept.
+            if len(self._known) < 1024 and sum(map(len, names)) < 1000:
+                self._known[names, entry] = found
+        return found
 
     @cached_property
-    def _places(self) -> Any:
-        # Kept, as objects of an answer are alike; without self, which would hold itself.
-        return lru_cache(maxsize=1024)(partial(_places, self._names))
+    def _known(self) -> dict[tuple[tuple[str, ...], str], tuple[str, ...]]:
+        """What :meth:`places` has found, as objects of an answer are alike."""
+        return {}
 
     def member(self, obj: Mapping[str, Any], entry: str) -> Any:
         """Return what a JSON object holds for a logical field, ``None`` if it holds nothing."""
-        return next(iter(self.members(obj, entry)), None)
+        return self.each(obj, entry)[0]
+
+    def each(self, obj: Mapping[str, Any], *entries: str) -> list[Any]:
+        """Return what a JSON object holds for each of several logical fields, as :meth:`member`."""
+        flat = _flat(obj)
+        names = tuple(flat)
+        found: list[Any] = []
+        for entry in entries:
+            value = None
+            for place in self.places(names, entry):
+                value = flat[place]
+                if value is not None:
+                    break
+            found.append(value)
+        return found
 
     def meaning(self, section: str, word: Any) -> str | None:
         """Return the entry of a section under which a word or code stands, ``None`` if none."""
@@ -312,8 +329,9 @@ def flattened(obj: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield from ((f"{name}.{inner}", held) for inner, held in value.items())
 
 
-def _members(obj: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    return ((fold(name), value) for name, value in flattened(obj))
+def _flat(obj: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a JSON object as :func:`flattened`; most have no object in them."""
+    return dict(flattened(obj)) if dict in map(type, obj.values()) else obj
 
 
 def _refuse_unknown(name: Any, table: Mapping[str, Any], where: str) -> None:
