@@ -512,7 +512,7 @@ class _Log(_Passed):
         self._parser = parser
         self._keeper = None if keep is None else keep()
         self._min_level = math.inf if self._keeper is None else self._keeper.min_level
-        self._levels: dict[int, int] = {}
+        self._levels = dict.fromkeys(_LEVELS, 0)
         self._errors: deque[Mapping[str, Any]] = deque(maxlen=model.LAST_ERRORS)
         self._problems: dict[str, str] = {}
         self._first: Mapping[str, Any] | None = None
@@ -544,7 +544,7 @@ class _Log(_Passed):
                 level = levels[word]
             except (KeyError, TypeError):
                 level = parser.level_of(word)
-            counts[level] = counts.get(level, 0) + 1
+            counts[level] += 1
             if level >= min_level or level == _UNKNOWN:
                 self._keep(members_of(names, values), level, at)
         self.count = sum(counts.values())
@@ -575,7 +575,7 @@ class _Log(_Passed):
     @property
     def counts(self) -> Mapping[str | None, int]:
         """How many entries have each severity, ``None`` for one that is not known."""
-        return {_LEVELS[level]: count for level, count in self._levels.items()}
+        return {_LEVELS[level]: count for level, count in self._levels.items() if count}
 
     def kept(self, execution: model.Execution) -> tuple[Sequence[model.Log], tuple[model.Log, ...]]:
         """Return what is kept of the entries, and the last errors of all."""

@@ -308,7 +308,7 @@ BROKEN = {
         "no answer|is not JSON",
     ),
     "latin-1": (whole('{"Status": "gel\xf6st"}'.encode("latin-1")), "is not JSON"),
-    "deep": (whole(b"[" * 10**6), "is not JSON"),
+    "deep": (whole(b"[" * 10**6), "is nested too deep"),
     "a huge number": (whole(b'{"Status": ' + b"1" * 10**6 + b"}"), "is not JSON"),
     "no member ends": (whole(b'{"' * 1000), "is not JSON"),
     "many objects": (

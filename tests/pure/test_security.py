@@ -200,6 +200,29 @@ def test_r34_escaped_in_json_the_key_is_hidden_as_well() -> None:
         assert json.loads(b"".join(answer.pieces())) == {"Message": "***"}
 
 
+KEY_LIKE = st.text("ab1-/+<", min_size=1, max_size=6)
+SPELL = [
+    str,
+    lambda c: f"\\u{ord(c):04x}",
+    lambda c: f"%{ord(c):02X}",
+    lambda c: c if c.isalnum() else f"\\{c}",
+]
+
+
+@given(KEY_LIKE, st.data())
+def test_r34_cut_into_pieces_the_key_is_hidden_as_well(key: str, data: st.DataObject) -> None:
+    spelled = st.tuples(*(st.sampled_from(SPELL).map(lambda spell, c=c: spell(c)) for c in key)).map("".join)
+    said = "".join(data.draw(st.lists(st.sampled_from(["x", "yy", "%", "a"]) | spelled, max_size=8))).encode()
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(said)), max_size=6)))
+    pieces = [said[a:b] for a, b in zip([0, *cuts], [*cuts, len(said)], strict=True)]
+    mask = Mask(key)
+    shown = b"".join(mask.pieces(iter(pieces)))
+    # What is left of two keys that overlap may look like one more, however it comes.
+    assert mask._spelled.search(shown) is None or mask._spelled.search(mask(said)) is not None
+    if mask(said) == said:
+        assert shown == said
+
+
 def test_r34_encoded_for_a_url_the_key_is_hidden_as_well() -> None:
     key = "a+b/c<d>'e~f==9"
     for spelled in (
