@@ -201,7 +201,7 @@ def test_r34_escaped_in_json_the_key_is_hidden_as_well() -> None:
 
 
 KEY_LIKE = st.text("ab1-/+<", min_size=1, max_size=6)
-SPELL = [
+SPELL: list[Callable[[str], str]] = [
     str,
     lambda c: f"\\u{ord(c):04x}",
     lambda c: f"%{ord(c):02X}",
@@ -211,7 +211,7 @@ SPELL = [
 
 @given(KEY_LIKE, st.data())
 def test_r34_cut_into_pieces_the_key_is_hidden_as_well(key: str, data: st.DataObject) -> None:
-    spelled = st.tuples(*(st.sampled_from(SPELL).map(lambda spell, c=c: spell(c)) for c in key)).map("".join)
+    spelled = st.tuples(*(st.sampled_from([spell(c) for spell in SPELL]) for c in key)).map("".join)
     said = "".join(data.draw(st.lists(st.sampled_from(["x", "yy", "%", "a"]) | spelled, max_size=8))).encode()
     cuts = sorted(data.draw(st.lists(st.integers(0, len(said)), max_size=6)))
     pieces = [said[a:b] for a, b in zip([0, *cuts], [*cuts, len(said)], strict=True)]
