@@ -755,6 +755,17 @@ def if_any(call: Call[list[model.Execution]]) -> Call[list[model.Execution]]:
     return replace(call, absent=list)
 
 
+def sized(call: Call[T]) -> Call[tuple[T, int]]:
+    """A call that is answered with the bytes of its answer as well, unpacked."""
+
+    def parse(parser: _Parser, json: Arriving) -> tuple[T, int]:
+        return call.parse(parser, json), json.size
+
+    absent = call.absent
+    nothing = None if absent is None else lambda: (absent(), 0)
+    return Call(call.method, call.path, call.subject, parse, nothing, call.limit, call.keep)
+
+
 @dataclass(frozen=True)
 class Raw(Generic[T]):
     """An answer as it came, to be understood later.

@@ -43,6 +43,7 @@ from airflow_provider_timextender.jobs_api import (
     if_any,
     job_logs,
     job_status,
+    sized,
 )
 from airflow_provider_timextender.logs import LastLines, relay
 from airflow_provider_timextender.model import (
@@ -406,9 +407,9 @@ class Wait:
     async def _look(self, every: int) -> Verdict:
         # The status comes first: a job that is idle by then has written its log before it is read.
         status, at = await self._repeat(partial(self._world.status, self.run.job_id))
-        before = replace(self.run, state=status.state) if self._just else self.run
+        before = replace(self.run, state=status.state, read_at=at) if self._just else self.run
         self._just = False
-        wanted = before.wants_log(status, every)
+        wanted = before.wants_log(status, every, at)
         run = before.after(status, at, read=wanted)
         executions: Sequence[Execution] = ()
         if wanted:
@@ -426,15 +427,16 @@ class Wait:
 
     async def _log(self, run: Run, at: datetime) -> tuple[Run, list[Execution]]:
         lines = LastLines(run.trigger_id, run.completed_after)
-        whole_log = if_any(job_logs(run.job_id, keep=lines))
+        whole_log = sized(if_any(job_logs(run.job_id, keep=lines)))
         if run.trigger_id is None or run.whole:
-            return run, await self._read(whole_log)
+            executions, size = await self._read(whole_log)
+            return replace(run, size=size), executions
         executions = await self._read(if_any(job_logs(run.job_id, run.trigger_id, keep=lines)))
         if any(e.is_under(run.trigger_id) for e in executions) or not run.doubts_the_filter(at):
             return run, executions
         in_vain = run.has_waited_in_vain(at)
         try:
-            executions = await self._read(whole_log, patience=math.inf if in_vain else 0)
+            executions, _ = await self._read(whole_log, patience=math.inf if in_vain else 0)
         except TimeXtenderError:
             # While there is time, the filtered log may still show the execution.
             if in_vain:

@@ -30,6 +30,12 @@ from airflow_provider_timextender.vocabulary import override_hint
 LOG_LAG = 30.0
 """Seconds by which a log may be late: for so long an idle job is watched before its log is believed."""
 
+PACE = 100_000
+"""Bytes a second that are read at most, on average, of logs of which nothing tells that they show more."""
+
+RARELY = 24 * 3600.0
+"""Seconds after which such a log is read again whatever it takes."""
+
 _WHY_BYTES = 1400
 """The longest explanation of a failure: it also travels in a trigger's event, which has to stay small."""
 
@@ -45,6 +51,20 @@ _ID_BYTES = 80
 _ACTIVE = (JobState.PENDING, JobState.RUNNING)
 
 
+def may_have_ended(before: JobState | None, now: JobState | None) -> bool:
+    """Tell whether a change of a job's status may be the end of an execution, and not just a beginning."""
+    begins = before in (JobState.IDLE, JobState.PENDING) and now in _ACTIVE
+    return before is not now and not begins
+
+
+def rest_of(size: int, sharers: int = 1) -> float:
+    """Return for how many seconds a log of so many bytes is left alone while its job's status is the same.
+
+    :param sharers: how many such logs are read in turn.
+    """
+    return min(size * sharers / PACE, RARELY)
+
+
 @dataclass(frozen=True)
 class Run:
     """What is waited for, from wherever, and what is remembered of it between two looks.
@@ -58,6 +78,7 @@ class Run:
     :ivar idle_since: from when on every look has seen it idle; ``None`` if the last one has not.
     :ivar state: what the job was last seen doing; ``None`` before the first look.
     :ivar unread: how many looks in a row went without the log.
+    :ivar read_at: when it was read last; ``None`` if never. :ivar size: how many bytes it had then.
     :ivar whole: the job's whole log shows the execution, and the one that is filtered by it does not.
     :ivar compared_at: when the whole log was read as well; ``None`` if never.
     :ivar warned: it has been said which executions do not count.
@@ -77,6 +98,8 @@ class Run:
     idle_since: datetime | None = None
     state: JobState | None = None
     unread: int = 0
+    read_at: datetime | None = None
+    size: int = 0
     whole: bool = False
     compared_at: datetime | None = None
     warned: bool = False
@@ -86,17 +109,28 @@ class Run:
     endless_since: datetime | None = None
     job_name: str | None = None
 
-    def wants_log(self, status: JobStatus, looks: int) -> bool:
+    def wants_log(self, status: JobStatus, looks: int, now: datetime) -> bool:
         """Tell whether the log is worth asking for, now that the job's status has been read.
 
-        It is whenever the job's status has changed, and while an execution should show up in it. A busy job
-        is usually busy with our execution, so its log is read after so many looks only; that still shows our
-        end when another execution keeps the job busy.
+        That of our execution is whenever the job's status has changed, and while the execution should show
+        up in it. The whole log is when something may have ended, and once more when it is late no longer.
+
+        Else it is read after so many looks only, and the larger it is, the less often. That still shows an
+        end when another execution keeps the job busy, and what begins and ends between two looks.
         """
-        if self.trigger_id is None and self.completed_after is None:
-            return False
-        expected = self.trigger_id is not None and status.state not in _ACTIVE
-        return status.state is not self.state or expected or self.unread + 1 >= looks
+        if self.trigger_id is None:
+            if self.completed_after is None:
+                return False
+            wanted = may_have_ended(self.state, status.state) or self._is_late_no_longer(status, now)
+        else:
+            wanted = status.state is not self.state or status.state not in _ACTIVE
+        rests = self.read_at is not None and (now - self.read_at).total_seconds() < rest_of(self.size)
+        return wanted or looks == 1 or (self.unread + 1 >= looks and not rests)
+
+    def _is_late_no_longer(self, status: JobStatus, now: datetime) -> bool:
+        """Tell whether the log of an idle job, which may have been late when it was read, is not any more."""
+        settled = status.state is JobState.IDLE and self._has_lasted(self.idle_since, now)
+        return settled and not (self.read_at and self._has_lasted(self.idle_since, self.read_at))
 
     def after(self, status: JobStatus, now: datetime, *, read: bool) -> Run:
         """Return the run with what a look adds to its memory.
@@ -123,7 +157,13 @@ class Run:
         )
         same = endless == self.endless and self.endless_since is not None
         since = None if self.idle_since is None else self.endless_since if same else now
-        return replace(self, shown_at=now if ours else self.shown_at, endless=endless, endless_since=since)
+        return replace(
+            self,
+            read_at=now,
+            shown_at=now if ours else self.shown_at,
+            endless=endless,
+            endless_since=since,
+        )
 
     def counts(self, execution: Execution) -> bool:
         """Tell whether an execution without an end may be one that is waited for, by its start."""

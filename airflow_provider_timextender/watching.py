@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-import sys
 from base64 import urlsafe_b64encode
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
@@ -28,7 +28,7 @@ from airflow_provider_timextender.hooks import TimeXtenderHook
 from airflow_provider_timextender.inputs import to_seconds
 from airflow_provider_timextender.naming import Named, Of, said
 from airflow_provider_timextender.polling import Poll, Snapshot, every, shared_poll
-from airflow_provider_timextender.verdict import result
+from airflow_provider_timextender.verdict import LOG_LAG, may_have_ended, rest_of, result
 
 CLASS_PATH = "airflow_provider_timextender.triggers.JobFinishedTrigger"
 """Under which name Airflow has stored this trigger since 0.1.0."""
@@ -96,11 +96,12 @@ def _checksum(text: str) -> str:
 class Seen(NamedTuple):
     """What one read of a job's log shows.
 
-    :ivar ends: what has ended, oldest first.
+    :ivar size: how many bytes it has. :ivar ends: what has ended, oldest first.
     :ivar times: why a time of it is not understood; ``None`` if all are.
     :ivar state: why it is not known of an execution whether it has ended; ``None`` if it is of all.
     """
 
+    size: int
     ends: Sequence[End]
     times: str | None
     state: str | None
@@ -115,7 +116,7 @@ def seen_of(job_id: str) -> jobs_api.Call[Seen]:
         times = filter(None, (e.end_problem or e.start_problem for e in executions))
         states = (e.problem for e in executions if e.state is None and not e.is_over)
         now = datetime.now(timezone.utc)
-        return Seen(ends_of(executions, now), next(times, None), next(states, None))
+        return Seen(json.size, ends_of(executions, now), next(times, None), next(states, None))
 
     return jobs_api.Call(log.method, log.path, log.subject, parse, limit=log.limit)
 
@@ -235,6 +236,7 @@ class Found:
     :ivar ends: all that has ended. :ivar early: the names of those that may be said to have ended too early.
     :ivar running: the one of these that a busy job is probably busy with.
     :ivar healed: the log could not be read before.
+    :ivar newcomer: it is the first that a watcher gets: for that one all logs are to be read.
     :ivar more: a watcher has more to tell. :ivar when_stored: what is to be done when its event is stored.
     :ivar passed: all watchers are done with it.
     """
@@ -245,6 +247,7 @@ class Found:
     running: str | None = None
     healed: bool = False
     job_name: str | None = None
+    newcomer: bool = False
     more: bool = False
     when_stored: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     passed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -252,32 +255,52 @@ class Found:
 
 @dataclass
 class Turn:
-    """When a job's log is read.
+    """When a job's log is read, in the time of the event loop.
 
-    :ivar state: what the job did when it was read last. :ivar unread: how many looks ago that was.
-    :ivar rests_until: the time of the event loop before which it is not read.
+    :ivar state: what the job did at the last look. :ivar due: from when on its log is to be read.
+    :ivar size: how many bytes its log had; 0 if it could not be read.
+    :ivar settles: when it is no longer late with what has ended by the last change of the status.
+    :ivar rests_until: before then it is not read, whatever the job does.
     :ivar trouble: why it could not be read, as far as that has been said.
     :ivar said: what has been said of what it shows.
     :ivar endless: the names of what it showed as over without an end, while the job was idle.
     """
 
     state: model.JobState | None = None
-    unread: int = sys.maxsize
+    due: float = -math.inf
+    settles: float = -math.inf
+    size: int = 0
     rests_until: float = -math.inf
     trouble: str = ""
     said: set[str] = field(default_factory=set)
     endless: frozenset[str] = frozenset()
 
-    def has_come(self, status: model.JobStatus | None, looks: int, now: float) -> bool:
-        """Tell whether the log is to be read at this look; after so many looks it is anyway."""
-        state = status.state if status else None
-        self.unread += 1
-        if now < self.rests_until or (state is self.state and self.unread < looks):
-            return False
-        # Those that are read together now are not to come together again.
-        self.unread = 0 if state is self.state else random.randrange(looks)
+    def has_come(self, state: model.JobState | None, now: float) -> bool:
+        """Tell whether the log is to be read at this look, by what the job does now."""
+        if self.due == -math.inf or may_have_ended(self.state, state):
+            self.due, self.settles = now, now + LOG_LAG
         self.state = state
-        return True
+        return now >= max(self.due, self.rests_until)
+
+    def rest(self, now: float, seconds: float) -> None:
+        """Let the log alone for so many seconds, about: until it is no longer late, at most."""
+        # Those that are read together now are not to come together again.
+        due = now + seconds * random.uniform(0.5, 1.5)
+        self.due = min(due, self.settles) if self.settles > now else due
+
+
+def _due(
+    turns: dict[str, Turn], jobs: Mapping[str, model.JobStatus | None], now: float
+) -> list[tuple[str, int]]:
+    """Return the jobs whose logs are to be read, those first of which one may have ended.
+
+    :return: their ids, each with how many jobs are idle as it is, or are not.
+    """
+    states = {job_id: status.state if status else None for job_id, status in jobs.items()}
+    sharers = Counter(state is model.JobState.IDLE for state in states.values())
+    due = [job for job, state in states.items() if turns.setdefault(job, Turn()).has_come(state, now)]
+    due.sort(key=lambda job_id: turns[job_id].due, reverse=True)
+    return [(job_id, sharers[states[job_id] is model.JobState.IDLE]) for job_id in due]
 
 
 Backlog = dict[tuple[str, str], tuple[End, str | None]]
@@ -302,7 +325,8 @@ class JobFinishedTrigger(BaseEventTrigger):
     :param states: the ends to fire for, for example ``["succeeded"]``; ``None`` for any.
     :param timextender_conn_id: the Airflow connection.
     :param poll_interval: seconds between two looks at the status of all jobs. A job's log is read when its
-        status has changed, and in turn, so that what begins and ends between two looks is found as well.
+        status says that an execution may have ended, and in turn, the larger the logs the less often, so that
+        what begins and ends between two looks is found as well.
     """
 
     asset_state_store: Any = None
@@ -377,7 +401,10 @@ class JobFinishedTrigger(BaseEventTrigger):
         backlog: Backlog = {}
         clock = asyncio.get_running_loop().time
         last = -math.inf
+        newcomer = True
         async for found in shared_stream:
+            found.newcomer = found.newcomer or newcomer
+            newcomer = False
             if found.job_id is not None:
                 told = self._take(told, found.job_id, found, backlog)
             for (job_id, name), (end, job_name) in list(backlog.items()):
@@ -435,9 +462,20 @@ class JobFinishedTrigger(BaseEventTrigger):
                 self.log.warning("What has been told could not be remembered", exc_info=True)
 
     async def _watch(self) -> AsyncGenerator[Found, None]:
-        """Read the logs whose turn has come, look for look, for ever."""
-        clock = asyncio.get_running_loop().time
+        """Look for ever; a watcher that comes to those that there are sees each log as they did."""
         turns: dict[str, Turn] = {}
+        begun = False
+        async with aclosing(self._look(turns)) as looks:
+            async for found in looks:
+                yield found
+                if found.newcomer and begun:
+                    for turn in turns.values():
+                        turn.due = -math.inf
+                begun = True
+
+    async def _look(self, turns: dict[str, Turn]) -> AsyncGenerator[Found, None]:
+        """Read the logs whose turn has come, look for look."""
+        clock = asyncio.get_running_loop().time
         warned = ""
         async with shared_poll(self.timextender_conn_id, self.poll_interval) as poll:
             while True:
@@ -451,15 +489,17 @@ class JobFinishedTrigger(BaseEventTrigger):
                 if problem != warned:
                     warned = problem
                     self.log.warning("%s", warned or "The jobs can be looked at again.")
-                looks = every(len(jobs), self.poll_interval)
-                for job_id, status in jobs.items():
-                    turn = turns.setdefault(job_id, Turn())
-                    if turn.has_come(status, looks, clock()):
-                        read = await self._read(poll, job_id, status, turn)
-                        if read is not None:
-                            found = read
-                            found.job_name = await self._name_of(poll, job_id) if read.ends else None
-                            yield found
+                least = every(len(jobs), self.poll_interval) * self.poll_interval
+                for job_id, sharers in _due(turns, jobs, clock()):
+                    turn = turns[job_id]
+                    read = await self._read(poll, job_id, jobs[job_id], turn)
+                    turn.rest(clock(), max(least, rest_of(turn.size, sharers)))
+                    if read is not None:
+                        found = read
+                        found.job_name = await self._name_of(poll, job_id) if read.ends else None
+                        yield found
+                if found.job_id is None:
+                    yield found  # as a watcher may have come, and is not to wait for a log
                 while found.more:
                     found = Found()
                     yield found
@@ -494,7 +534,9 @@ class JobFinishedTrigger(BaseEventTrigger):
         try:
             seen = await poll.send(seen_of(job_id))
         except errors.TimeXtenderError as error:
+            turn.size = 0
             return self._pass_over(job_id, status, error, turn)
+        turn.size = seen.size
         healed = bool(turn.trouble)
         of = Of(job_id, self._names.get(model.canonical(job_id)))
         if healed:

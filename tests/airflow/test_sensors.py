@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -251,6 +252,33 @@ def test_r24_what_ended_before_the_sensor_began_is_found_at_the_first_look(
         result = run(ti, completed_after=after, mode=mode)
         assert result["state"] == "succeeded", "the execution that ended last counts"
     assert simulator.count("logs") == 2
+
+
+@pytest.mark.parametrize("mode", ["poke", "deferrable"])  # rescheduled, each look knows of no other
+@pytest.mark.parametrize("large", [False, True], ids=["small log", "large log"])
+def test_r44_a_large_log_of_an_idle_job_is_read_when_it_may_show_more_and_rarely_else(
+    simulator: Simulator,
+    ti: TaskInstance,
+    monkeypatch: pytest.MonkeyPatch,
+    mode: str,
+    large: bool,
+) -> None:
+    monkeypatch.setattr(verdict, "LOG_LAG", 0.3)
+    if large:
+        monkeypatch.setattr(verdict, "PACE", 0.1)
+    with pytest.raises(AirflowSensorTimeout):
+        run(ti, mode, completed_after=datetime.now(timezone.utc) + timedelta(hours=1), timeout=2)
+    looks = simulator.count("status" if mode == "poke" else "statuses")
+    assert looks >= 20
+    most, least = (6, 3) if large else (looks, looks // 4)
+    assert least <= simulator.count("logs") <= most, "at the first look, half a minute later, and at the end"
+    # What begins and ends between two looks is found all the same.
+    monkeypatch.setattr(verdict, "RARELY", 0.5)
+    simulator.job("load").pickup = simulator.job("load").duration = 0
+    now = datetime.now(timezone.utc)
+    threading.Timer(0.7, simulator.run, ["load"]).start()
+    assert run(ti, mode, completed_after=now, timeout=20)["state"] == "succeeded"
+    assert datetime.now(timezone.utc) - now < timedelta(seconds=10)
 
 
 def test_r24_what_ended_too_early_does_not_count_and_what_comes_does(

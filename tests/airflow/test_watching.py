@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from airflow_provider_timextender import jobs_api, polling
+from airflow_provider_timextender import jobs_api, polling, verdict, watching
 from airflow_provider_timextender.errors import InvalidInput
 from airflow_provider_timextender.simulator import BLANK_TRIGGER_ID, Dialect, Execution, Fault, Job, Simulator
 from airflow_provider_timextender.triggers import JobFinishedTrigger
@@ -514,6 +514,95 @@ def test_the_jobs_are_watched_through_faults_and_few_logs_are_read(organisation:
     assert len(told) == 1
     intervals = simulator.count("statuses")
     assert simulator.count("logs") <= 2 * 50 + intervals * polling.RECHECKS * 2
+
+
+@shares
+@close_together
+def test_r44_an_end_costs_two_reads_of_that_log_and_idle_jobs_none(
+    organisation: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verdict, "PACE", 0.01)
+    monkeypatch.setattr(watching, "LOG_LAG", 0.5)
+    simulator = organisation(20)
+    job = simulator.job("job 7")
+    job.pickup, job.duration = 0.3, 0.3
+
+    def run_when_all_are_known(told: list[Any]) -> bool:
+        if simulator.count("logs") == 40 and not ran:
+            ran.append(simulator.run("job 7"))
+        return bool(told) and logs_read(simulator, "job 7") == 4
+
+    ran: list[Execution] = []
+    told = Watcher(simulator).watch(run_when_all_are_known)
+    assert ids(told) == [ran[0].trigger_id]
+    # Each twice when it is seen for the first time, and that one twice when its job has become idle.
+    assert simulator.count("logs") == 2 * 20 + 2
+    assert simulator.count("statuses") > 20
+
+
+@shares
+@close_together
+def test_r44_what_begins_and_ends_between_two_looks_is_found_by_a_slow_sweep(
+    organisation: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verdict, "PACE", 0.01)
+    monkeypatch.setattr(verdict, "RARELY", 2.0)
+    monkeypatch.setattr(watching, "LOG_LAG", 0.1)
+    simulator = organisation(10)
+    moments: list[float] = []
+
+    def run_when_all_are_known(told: list[Any]) -> bool:
+        if simulator.count("logs") == 20 and not moments:
+            moments.append(time.monotonic())
+            simulator.run("job 3")
+        return bool(told)
+
+    (told,) = Watcher(simulator).watch(run_when_all_are_known)
+    assert told["job_id"] == simulator.job("job 3").id
+    assert time.monotonic() - moments[0] < 2 * 1.5 + 1
+    assert simulator.count("logs") <= 3 * 10 + 10, "spread over the time"
+
+
+@shares
+@close_together
+def test_r27_a_watcher_that_comes_to_others_is_shown_all_logs(
+    organisation: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verdict, "PACE", 0.01)
+    monkeypatch.setattr(watching, "LOG_LAG", 0)
+    simulator = organisation(3)
+    first, second = (JobFinishedTrigger(poll_interval=0.1, states=[s]) for s in ("succeeded", "failed"))
+
+    async def both() -> list[Any]:
+        manager = import_module("airflow.triggers.shared_stream").SharedStreamManager()
+        key = first.shared_stream_key()
+        told: list[Any] = []
+
+        async def run(number: int, one: Any) -> None:
+            stream = manager.subscribe(trigger_id=number, trigger=one, key=key)
+            async for event in one.filter_shared_stream(stream):
+                told.append(event.payload)
+                manager.confirm_persisted([manager.bind_pending_event(trigger_id=number, key=key)])
+
+        tasks = [asyncio.create_task(run(0, first))]
+        assert await comes_true(lambda: simulator.count("logs") >= 3)
+        await asyncio.sleep(0.5)
+        assert simulator.count("logs") == 3, "nothing has changed"
+        tasks.append(asyncio.create_task(run(1, second)))
+        assert await comes_true(lambda: simulator.count("logs") >= 6, 5)
+        await asyncio.sleep(0.5)
+        assert simulator.count("logs") == 6
+        job = simulator.job("job 1")
+        job.outcome, job.duration = "failed", 0.3
+        simulator.run("job 1")
+        await comes_true(lambda: bool(told), 10)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await manager.stop_all()
+        return told
+
+    assert [event["state"] for event in asyncio.run(both())] == ["failed"]
 
 
 # --- job by job ---

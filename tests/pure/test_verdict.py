@@ -32,6 +32,7 @@ from airflow_provider_timextender.verdict import (
     judge,
     judge_job,
     last_completed,
+    may_have_ended,
     result_of,
     say_passed_over,
     shorten,
@@ -173,7 +174,7 @@ def reads(run: Run, every: int, *statuses: JobStatus) -> list[bool]:
     """Tell at which of some looks the log is read."""
     read = []
     for status in statuses:
-        read.append(run.wants_log(status, every))
+        read.append(run.wants_log(status, every, START))
         run = run.after(status, START, read=read[-1])
     return read
 
@@ -206,7 +207,7 @@ def test_an_idle_job_is_waited_for_without_its_log() -> None:
 def test_r24_a_completed_execution_is_waited_for() -> None:
     run = Run(JOB, None, START, completed_after=after(10))
     seen = (IDLE, RUNNING, RUNNING, RUNNING, IDLE, IDLE)
-    assert reads(run, 2, *seen) == [True, True, False, True, True, False]
+    assert reads(run, 2, *seen) == [True, False, True, False, True, False]
     assert judge(run, IDLE, [replace(GOOD, end=after(9))], after(0)) == Waiting(
         "idle",
         "No execution has ended since 2026-01-01T00:00:10+00:00. The last end that the log shows is "
@@ -218,6 +219,41 @@ def test_r24_a_completed_execution_is_waited_for() -> None:
     assert judge(run, RUNNING, [], after(0)) == judge_job(RUNNING)
     late = replace(BAD, end=after(10))
     assert isinstance(judge(run, RUNNING, [late], after(0)), Failed)
+
+
+def test_r44_what_can_only_be_a_beginning_is_no_end() -> None:
+    states = (JobState.IDLE, JobState.PENDING, JobState.RUNNING, None)
+    changes = {(before, now) for before in states for now in states if may_have_ended(before, now)}
+    idle, pending, running = states[:3]
+    assert changes == {
+        (pending, idle), (running, idle), (None, idle), (running, pending), (None, pending), (None, running),
+        (idle, None), (pending, None), (running, None),
+    }  # fmt: skip
+
+
+def test_r44_the_larger_a_whole_log_is_the_less_often_it_is_read_while_nothing_has_changed() -> None:
+    def reads_at(size: int, status: JobStatus, *moments: float, looks: int = 2) -> list[float]:
+        run = Run(JOB, None, START, completed_after=after(1e9))
+        read = []
+        for moment in moments:
+            wanted = run.wants_log(status, looks, after(moment))
+            run = run.after(status, after(moment), read=wanted)
+            if wanted:
+                read.append(moment)
+                run = replace(run.after_log([], after(moment)), size=size)
+        return read
+
+    hour = [60.0 * minute for minute in range(61)]
+    assert reads_at(1_000_000, RUNNING, *hour) == hour[::2], "as often as a small one"
+    assert reads_at(60_000_000, RUNNING, *hour) == hour[::10], "100 KB a second"
+    assert reads_at(60_000_000, IDLE, *hour) == [0, 60, *(60 + moment for moment in hour[10:-1:10])]
+    assert reads_at(10**15, IDLE, *hour, 86_400 + 59, 86_400 + 60) == [0, 60, 86_400 + 60]
+    assert reads_at(10**15, IDLE, *hour[:5], looks=1) == hour[:5], "the last look always reads it"
+
+
+def test_r44_of_our_own_execution_the_size_is_no_matter() -> None:
+    large = replace(RUN.after(IDLE, START, read=True), read_at=START, size=10**15)
+    assert large.wants_log(IDLE, 9, after(1))
 
 
 def log(message: str, severity: str | None = "error") -> Log:
