@@ -908,7 +908,8 @@ class Life:
         search = Search.of(record, self._task.start_timeout, self._world.now())
         while True:
             left = max(0.0, (self._task.end - self._world.now()).total_seconds())
-            status, executions, at = await self._survey(patience=left)
+            # While the job is busy, whatever its log shows decides nothing: ours may wait behind that.
+            status, executions, at = await self._survey(patience=left, if_busy=not left)
             search, outcome = search.after(status, executions, at)
             if outcome is not None:
                 return outcome
@@ -995,8 +996,13 @@ class Life:
     async def _read(self, call: Call[T], *, patience: float = math.inf) -> T:
         return await read(self._world, call, patience=min(patience, self._task.max_unreachable))
 
-    async def _survey(self, *, patience: float = math.inf) -> tuple[JobStatus, list[Execution], datetime]:
-        """Look at all that the job does: its status, its executions, and when the status was read."""
+    async def _survey(
+        self, *, patience: float = math.inf, if_busy: bool = True
+    ) -> tuple[JobStatus, list[Execution], datetime]:
+        """Look at all that the job does: its status, its executions, and when the status was read.
+
+        :param if_busy: whether its executions are of use if it is busy.
+        """
         repeated = partial(
             repeat,
             self._world,
@@ -1004,6 +1010,8 @@ class Life:
             patience=min(patience, self._task.max_unreachable),
         )
         status, at = await repeated(partial(self._world.status, self.job_id))
+        if not if_busy and judge_job(status) is not None:
+            return status, [], at
         return status, await repeated(partial(self._world.send, executions_so_far(self.job_id))), at
 
     def _record_of(self, executions: Sequence[Execution] | None, *, busy: bool) -> Record:

@@ -602,6 +602,28 @@ def test_r05_a_request_that_was_lost_is_sent_again_when_that_is_sure(
     assert len(simulator.world.executions) == 1
 
 
+@pytest.mark.parametrize("if_running", ["submit", "wait", "attach", "fail"])
+def test_r05_r44_a_submission_reads_the_whole_log_once(simulator: Simulator, if_running: str) -> None:
+    simulator.past("load")
+    task = Task(store=store_where_there_is_one(), if_running=if_running)
+    assert task.run() == the_last(simulator)
+    assert simulator.count("logs") == 1
+    routes = [request.route for request in simulator.requests]
+    assert routes.index("logs") < routes.index("execute"), "what has begun since is told by what it showed"
+
+
+@needs_store
+def test_r05_r44_a_task_that_is_busy_with_what_it_looks_for_does_not_read_the_log_again_and_again(
+    simulator: Simulator,
+) -> None:
+    simulator.job("load").duration = 2.0
+    simulator.fault("execute", Fault("reset", taken=True))
+    assert Task(store=Store(), start_timeout=10).run() == the_last(simulator)
+    assert simulator.count("status") > 30
+    ended = simulator.world.executions[-1].ended
+    assert sum(r.route == "logs" and r.at < ended for r in simulator.requests) == 1
+
+
 def test_r05_it_is_not_sent_again_and_again(simulator: Simulator) -> None:
     simulator.fault("execute", always=Fault("status", status=502))
     with pytest.raises(
