@@ -164,6 +164,8 @@ class Carrier:
         """Send a request; what its answer holds arrives while it is read."""
         way, url = self._way, f"{self.settings.base_url}{call.path}"
         headers = {**_HEADERS, self.settings.api_key_header: self.settings.api_key}
+        if call.same is not None:
+            headers["If-None-Match"] = call.same[0]
         # A connection that was kept may be closed by the server at the moment of sending, and then nobody
         # knows whether the request was read. So what must not be sent twice goes over a new one.
         with nullcontext(self._kept) if call.method == "GET" else _session(self.settings) as session:

@@ -153,6 +153,7 @@ class _Parser:
     where: str
     levels: dict[Any, int] = field(default_factory=dict)
     shapes: dict[tuple[str, ...], _Shape] = field(default_factory=dict)
+    etag: str | None = None
 
     # What a JSON object stands for
 
@@ -632,6 +633,7 @@ class Call(Generic[T]):
     :ivar limit: bytes of an answer, beyond which it is not read on. One about a single job takes a few
         hundred.
     :ivar keep: what is kept of the entries of a log, ``None`` for nothing.
+    :ivar same: the ETag of an answer that need not be sent again, and what makes what stands for it.
     """
 
     method: str
@@ -641,6 +643,7 @@ class Call(Generic[T]):
     absent: Callable[[], T] | None = field(repr=False, default=None)
     limit: int = _MIB
     keep: Keep | None = None
+    same: tuple[str, Callable[[], T]] | None = field(repr=False, default=None)
 
 
 LIST_OF = "list of "
@@ -755,15 +758,41 @@ def if_any(call: Call[list[model.Execution]]) -> Call[list[model.Execution]]:
     return replace(call, absent=list)
 
 
-def sized(call: Call[T]) -> Call[tuple[T, int]]:
-    """A call that is answered with the bytes of its answer as well, unpacked."""
+@dataclass(frozen=True)
+class Known(Generic[T]):
+    """An answer that may come again.
 
-    def parse(parser: _Parser, json: Arriving) -> tuple[T, int]:
-        return call.parse(parser, json), json.size
+    :ivar said: what it says. :ivar size: bytes of its body, unpacked.
+    :ivar etag: what a server that does so calls it, ``None`` for one that does not.
+    """
+
+    said: T
+    size: int
+    etag: str | None
+
+    def __bool__(self) -> bool:
+        """Tell whether it says anything: an empty list does not."""
+        return bool(self.said)
+
+
+def known(call: Call[T]) -> Call[Known[T]]:
+    """A call that is answered with what it takes not to be sent all of it again."""
+
+    def parse(parser: _Parser, json: Arriving) -> Known[T]:
+        return Known(call.parse(parser, json), json.size, parser.etag)
 
     absent = call.absent
-    nothing = None if absent is None else lambda: (absent(), 0)
+    nothing = None if absent is None else lambda: Known(absent(), 0, None)
     return Call(call.method, call.path, call.subject, parse, nothing, call.limit, call.keep)
+
+
+def unless(call: Call[T], etag: str | None) -> Call[T | None]:
+    """A call that is answered with ``None``, and without a body, if the server calls its answer still so.
+
+    :param etag: what it has called it before; ``None`` if it has not.
+    """
+    same = None if etag is None else (etag, lambda: None)
+    return Call(call.method, call.path, call.subject, call.parse, call.absent, call.limit, call.keep, same)
 
 
 @dataclass(frozen=True)
@@ -818,6 +847,8 @@ def read(call: Call[T], answer: Answer, vocabulary: Vocabulary, zone: tzinfo = t
     """
     if answer.status == 404 and call.absent is not None:
         return call.absent()
+    if answer.status == 304 and call.same is not None:
+        return call.same[1]()
     if not 200 <= answer.status < 300:
         raise error_for(answer)
     with _understanding(call, answer, vocabulary, zone) as (parser, json):
@@ -841,7 +872,7 @@ def _understanding(
     call: Call[Any], answer: Answer, vocabulary: Vocabulary, zone: tzinfo
 ) -> Iterator[tuple[_Parser, Arriving]]:
     """Let each error tell of the answer that it is about."""
-    parser = _Parser(vocabulary, zone, answer.where)
+    parser = _Parser(vocabulary, zone, answer.where, etag=answer.headers.get("etag"))
     try:
         parser.refuse_next(answer.headers)
         if answer.status == 204:

@@ -43,7 +43,7 @@ from airflow_provider_timextender.jobs_api import (
     if_any,
     job_logs,
     job_status,
-    sized,
+    known,
 )
 from airflow_provider_timextender.logs import LastLines, relay
 from airflow_provider_timextender.model import (
@@ -427,16 +427,16 @@ class Wait:
 
     async def _log(self, run: Run, at: datetime) -> tuple[Run, list[Execution]]:
         lines = LastLines(run.trigger_id, run.completed_after)
-        whole_log = sized(if_any(job_logs(run.job_id, keep=lines)))
+        whole_log = if_any(job_logs(run.job_id, keep=lines))
         if run.trigger_id is None or run.whole:
-            executions, size = await self._read(whole_log)
-            return replace(run, size=size), executions
+            read_now = await self._read(known(whole_log))
+            return replace(run, size=read_now.size), read_now.said
         executions = await self._read(if_any(job_logs(run.job_id, run.trigger_id, keep=lines)))
         if any(e.is_under(run.trigger_id) for e in executions) or not run.doubts_the_filter(at):
             return run, executions
         in_vain = run.has_waited_in_vain(at)
         try:
-            executions, _ = await self._read(whole_log, patience=math.inf if in_vain else 0)
+            executions = await self._read(whole_log, patience=math.inf if in_vain else 0)
         except TimeXtenderError:
             # While there is time, the filtered log may still show the execution.
             if in_vain:

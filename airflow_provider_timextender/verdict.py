@@ -30,10 +30,10 @@ from airflow_provider_timextender.vocabulary import override_hint
 LOG_LAG = 30.0
 """Seconds by which a log may be late: for so long an idle job is watched before its log is believed."""
 
-PACE = 100_000
+SWEEP_RATE = 100_000
 """Bytes a second that are read at most, on average, of logs of which nothing tells that they show more."""
 
-RARELY = 24 * 3600.0
+SWEEP_AFTER = 24 * 3600.0
 """Seconds after which such a log is read again whatever it takes."""
 
 _WHY_BYTES = 1400
@@ -62,7 +62,7 @@ def rest_of(size: int, sharers: int = 1) -> float:
 
     :param sharers: how many such logs are read in turn.
     """
-    return min(size * sharers / PACE, RARELY)
+    return min(size * sharers / SWEEP_RATE, SWEEP_AFTER)
 
 
 @dataclass(frozen=True)

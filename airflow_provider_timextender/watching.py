@@ -96,19 +96,21 @@ def _checksum(text: str) -> str:
 class Seen(NamedTuple):
     """What one read of a job's log shows.
 
-    :ivar size: how many bytes it has. :ivar ends: what has ended, oldest first.
+    :ivar ends: what has ended, oldest first.
     :ivar times: why a time of it is not understood; ``None`` if all are.
     :ivar state: why it is not known of an execution whether it has ended; ``None`` if it is of all.
     """
 
-    size: int
     ends: Sequence[End]
     times: str | None
     state: str | None
 
 
-def seen_of(job_id: str) -> jobs_api.Call[Seen]:
-    """Ask what a job's log shows; a long one is sorted where it is parsed, off the event loop."""
+def seen_of(job_id: str, etag: str | None) -> jobs_api.Call[jobs_api.Known[Seen] | None]:
+    """Ask what a job's log shows; a long one is sorted where it is parsed, off the event loop.
+
+    :param etag: of what it has shown before, which need not be sent again: then there is nothing.
+    """
     log = jobs_api.executions_so_far(job_id)
 
     def parse(parser: Any, json: Any) -> Seen:
@@ -116,9 +118,10 @@ def seen_of(job_id: str) -> jobs_api.Call[Seen]:
         times = filter(None, (e.end_problem or e.start_problem for e in executions))
         states = (e.problem for e in executions if e.state is None and not e.is_over)
         now = datetime.now(timezone.utc)
-        return Seen(json.size, ends_of(executions, now), next(times, None), next(states, None))
+        return Seen(ends_of(executions, now), next(times, None), next(states, None))
 
-    return jobs_api.Call(log.method, log.path, log.subject, parse, limit=log.limit)
+    seen = jobs_api.Call(log.method, log.path, log.subject, parse, limit=log.limit)
+    return jobs_api.unless(jobs_api.known(seen), etag)
 
 
 @dataclass(frozen=True)
@@ -259,6 +262,7 @@ class Turn:
 
     :ivar state: what the job did at the last look. :ivar due: from when on its log is to be read.
     :ivar size: how many bytes its log had; 0 if it could not be read.
+    :ivar etag: what the server calls it, if it does, and nothing in it may mean something else later.
     :ivar settles: when it is no longer late with what has ended by the last change of the status.
     :ivar rests_until: before then it is not read, whatever the job does.
     :ivar trouble: why it could not be read, as far as that has been said.
@@ -270,6 +274,7 @@ class Turn:
     due: float = -math.inf
     settles: float = -math.inf
     size: int = 0
+    etag: str | None = None
     rests_until: float = -math.inf
     trouble: str = ""
     said: set[str] = field(default_factory=set)
@@ -470,7 +475,7 @@ class JobFinishedTrigger(BaseEventTrigger):
                 yield found
                 if found.newcomer and begun:
                     for turn in turns.values():
-                        turn.due = -math.inf
+                        turn.due, turn.etag = -math.inf, None
                 begun = True
 
     async def _look(self, turns: dict[str, Turn]) -> AsyncGenerator[Found, None]:
@@ -532,11 +537,13 @@ class JobFinishedTrigger(BaseEventTrigger):
     ) -> Found | None:
         """Read one job's log; what is wrong with it keeps no other job from being told."""
         try:
-            seen = await poll.send(seen_of(job_id))
+            known = await poll.send(seen_of(job_id, turn.etag))
         except errors.TimeXtenderError as error:
-            turn.size = 0
+            turn.size, turn.etag = 0, None
             return self._pass_over(job_id, status, error, turn)
-        turn.size = seen.size
+        if known is None:
+            return None
+        seen, turn.size = known.said, known.size
         healed = bool(turn.trouble)
         of = Of(job_id, self._names.get(model.canonical(job_id)))
         if healed:
@@ -547,6 +554,7 @@ class JobFinishedTrigger(BaseEventTrigger):
         endless = frozenset(end.name for end in seen.ends if end.execution.end is None)
         early = endless - turn.endless if idle else endless
         turn.endless = endless if idle else frozenset()
+        turn.etag = None if endless or seen.state else known.etag
         candidates = (end.name for end in reversed(seen.ends) if end.name in endless)
         running = None if idle else next(candidates, None)
         unclear = status.problem if status else None

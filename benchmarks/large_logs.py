@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
 import json
 import os
 import random
@@ -52,6 +53,7 @@ TASKS = (
     f"{SENSES}, an hour, poke",
     f"{SENSES}, an hour, triggerer",
     f"{WATCHES}, 500 jobs, a day",
+    f"{WATCHES}, the same, with ETags",
 )
 ROW = "| {:>6} | {:<39} | {:>8} | {:>6} | {:>9} | {:>10} | {:>7} | {:>7} | {} |"
 HEADS = ("log MB", "who", "statuses", "logs", "whole", "MB sent", "POST s", "peak MB", "how it ended")
@@ -331,10 +333,8 @@ class Organisation:
     def answer(self, path: str) -> bytes:
         """Return the answer to a request."""
         if path.endswith("/logs"):
-            body = self.log(self.ids.index(path.split("/")[-2]))
             self.counts["whole"] += 1
-            self.counts["sent"] += len(body)
-            return body
+            return self.log(self.ids.index(path.split("/")[-2]))
         self.counts["statuses"] += path.endswith("/status")
         return json.dumps(
             [
@@ -344,7 +344,7 @@ class Organisation:
         ).encode()
 
 
-def watch(size: int, scale: int, day: float) -> None:
+def watch(size: int, scale: int, day: float, etags: bool) -> None:
     """Be a watcher for a day, and print what it took."""
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -359,14 +359,19 @@ def watch(size: int, scale: int, day: float) -> None:
     )
     watching.SPACING = 0.0
     # In the versions that have such a limit, and such a pace.
-    for room, name in ((jobs_api, "LOG_LIMIT"), (verdict, "PACE")):
+    for room, name in ((jobs_api, "LOG_LIMIT"), (verdict, "SWEEP_RATE")):
         if hasattr(room, name):
             setattr(room, name, getattr(room, name) // scale)
 
     def send(self: HTTPAdapter, request: Any, **_: Any) -> Any:
         headers = HTTPHeaderDict({"Content-Type": "application/json"})
-        body = organisation.answer(request.path_url)
-        raw = HTTPResponse(BytesIO(body), headers=headers, status=200, preload_content=False)
+        body, status = organisation.answer(request.path_url), 200
+        if etags:
+            headers["ETag"] = hashlib.sha256(body).hexdigest()
+            if request.headers.get("If-None-Match") == headers["ETag"]:
+                body, status = b"", 304
+        organisation.counts["sent"] += len(body) if request.path_url.endswith("/logs") else 0
+        raw = HTTPResponse(BytesIO(body), headers=headers, status=status, preload_content=False)
         return HTTPAdapter.build_response(self, request, raw)
 
     carrier._Adapter.send = send  # type: ignore[method-assign, assignment]
@@ -408,7 +413,8 @@ def measure(size: int, task: str, day: float) -> str:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")}
         environment.update(AIRFLOW_HOME=home, AIRFLOW_CONN_TIMEXTENDER_DEFAULT=connection, no_proxy="*")
         scale = 100 if size < 10 else 10_000
-        command = [str(size), str(scale), str(day)] if task.startswith(WATCHES) else [task]
+        numbers = [str(size), str(scale), str(day), str(int(task.endswith("ETags")))]
+        command = numbers if task.startswith(WATCHES) else [task]
         role = "--watch" if task.startswith(WATCHES) else "--run"
         done = subprocess.run([*me, role, *command], env=environment, stdout=subprocess.PIPE, check=True)
         service.shutdown()
@@ -438,6 +444,6 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--run"]:
         run(sys.argv[2])
     elif sys.argv[1:2] == ["--watch"]:
-        watch(int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))
+        watch(int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]), sys.argv[5] == "1")
     else:
         main()

@@ -265,7 +265,7 @@ def test_r44_a_large_log_of_an_idle_job_is_read_when_it_may_show_more_and_rarely
 ) -> None:
     monkeypatch.setattr(verdict, "LOG_LAG", 0.3)
     if large:
-        monkeypatch.setattr(verdict, "PACE", 0.1)
+        monkeypatch.setattr(verdict, "SWEEP_RATE", 0.1)
     with pytest.raises(AirflowSensorTimeout):
         run(ti, mode, completed_after=datetime.now(timezone.utc) + timedelta(hours=1), timeout=2)
     looks = simulator.count("status" if mode == "poke" else "statuses")
@@ -273,7 +273,7 @@ def test_r44_a_large_log_of_an_idle_job_is_read_when_it_may_show_more_and_rarely
     most, least = (6, 3) if large else (looks, looks // 4)
     assert least <= simulator.count("logs") <= most, "at the first look, half a minute later, and at the end"
     # What begins and ends between two looks is found all the same.
-    monkeypatch.setattr(verdict, "RARELY", 0.5)
+    monkeypatch.setattr(verdict, "SWEEP_AFTER", 0.5)
     simulator.job("load").pickup = simulator.job("load").duration = 0
     now = datetime.now(timezone.utc)
     threading.Timer(0.7, simulator.run, ["load"]).start()

@@ -15,11 +15,13 @@ from importlib import import_module
 from typing import Any
 
 import pytest
+import requests
 from aiohttp import web
 
 from airflow_provider_timextender import jobs_api, polling, verdict, watching
 from airflow_provider_timextender.errors import InvalidInput
 from airflow_provider_timextender.simulator import BLANK_TRIGGER_ID, Dialect, Execution, Fault, Job, Simulator
+from airflow_provider_timextender.simulator.server import ROUTES
 from airflow_provider_timextender.triggers import JobFinishedTrigger
 
 from ..conftest import API_KEY
@@ -35,9 +37,9 @@ def organisation(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Simu
     """Make a simulator with many quick jobs behind the default connection."""
     made: list[Simulator] = []
 
-    def make(count: int) -> Simulator:
+    def make(count: int, **more: Any) -> Simulator:
         jobs = [Job(f"job {number}", pickup=0, duration=0) for number in range(count)]
-        simulator = Simulator(jobs, api_key=API_KEY)
+        simulator = Simulator(jobs, api_key=API_KEY, **more)
         made.append(simulator.__enter__())
         monkeypatch.setenv("AIRFLOW_CONN_TIMEXTENDER_DEFAULT", simulator.connection_json())
         return simulator
@@ -106,6 +108,11 @@ def logs_read(simulator: Simulator, name: str) -> int:
     return sum(
         request.path.endswith(f"{simulator.job(name).id}/logs") for request in list(simulator.requests)
     )
+
+
+def read_log(simulator: Simulator, name: str) -> bytes:
+    path = ROUTES["logs"][1].format(job_id=simulator.job(name).id)
+    return requests.get(simulator.url + path, headers={"x-api-key": API_KEY}, timeout=10).content
 
 
 class Store:
@@ -521,7 +528,7 @@ def test_the_jobs_are_watched_through_faults_and_few_logs_are_read(organisation:
 def test_r44_an_end_costs_two_reads_of_that_log_and_idle_jobs_none(
     organisation: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verdict, "PACE", 0.01)
+    monkeypatch.setattr(verdict, "SWEEP_RATE", 0.01)
     monkeypatch.setattr(watching, "LOG_LAG", 0.5)
     simulator = organisation(20)
     job = simulator.job("job 7")
@@ -545,8 +552,8 @@ def test_r44_an_end_costs_two_reads_of_that_log_and_idle_jobs_none(
 def test_r44_what_begins_and_ends_between_two_looks_is_found_by_a_slow_sweep(
     organisation: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verdict, "PACE", 0.01)
-    monkeypatch.setattr(verdict, "RARELY", 2.0)
+    monkeypatch.setattr(verdict, "SWEEP_RATE", 0.01)
+    monkeypatch.setattr(verdict, "SWEEP_AFTER", 2.0)
     monkeypatch.setattr(watching, "LOG_LAG", 0.1)
     simulator = organisation(10)
     moments: list[float] = []
@@ -565,12 +572,48 @@ def test_r44_what_begins_and_ends_between_two_looks_is_found_by_a_slow_sweep(
 
 @shares
 @close_together
-def test_r27_a_watcher_that_comes_to_others_is_shown_all_logs(
-    organisation: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("etags", [False, True])
+def test_r44_where_the_server_has_etags_a_log_is_sent_again_only_if_it_has_changed(
+    organisation: Any, etags: bool
 ) -> None:
-    monkeypatch.setattr(verdict, "PACE", 0.01)
+    simulator = organisation(2, etags=etags)
+    simulator.past("job 0")
+    ran: list[Execution] = []
+
+    def run_after_some_looks(told: list[Any]) -> bool:
+        reads = logs_read(simulator, "job 0")
+        if reads >= 10 and not ran:
+            ran.append(simulator.run("job 0"))
+        return bool(told) and reads >= 20
+
+    told = Watcher(simulator).watch(run_after_some_looks)
+    assert ids(told) == [ran[0].trigger_id]
+    answers = [len(read_log(simulator, name)) for name in ("job 0", "job 1")]
+    reads = simulator.count("logs") - 2
+    sent = simulator.sent["logs"] - sum(answers)
+    assert sent <= 2 * sum(answers) if etags else sent > reads * min(answers)
+
+
+@shares
+@close_together
+def test_r44_what_has_no_end_is_told_also_where_its_log_is_not_sent_again(organisation: Any) -> None:
+    simulator = organisation(1, etags=True)
+    simulator.dialect = Dialect(end_on="nowhere")
+    watcher = Watcher(simulator)
+    watcher.begin()
+    execution = simulator.run("job 0")
+    assert ids(watcher.watch(lambda told: bool(told))) == [execution.trigger_id]
+
+
+@shares
+@close_together
+@pytest.mark.parametrize("etags", [False, True])
+def test_r27_a_watcher_that_comes_to_others_is_shown_all_logs(
+    organisation: Any, monkeypatch: pytest.MonkeyPatch, etags: bool
+) -> None:
+    monkeypatch.setattr(verdict, "SWEEP_RATE", 0.01)
     monkeypatch.setattr(watching, "LOG_LAG", 0)
-    simulator = organisation(3)
+    simulator = organisation(3, etags=etags)
     first, second = (JobFinishedTrigger(poll_interval=0.1, states=[s]) for s in ("succeeded", "failed"))
 
     async def both() -> list[Any]:

@@ -72,6 +72,25 @@ def test_the_documented_life_of_an_execution(simulator: Simulator) -> None:
     assert get(simulator, f"{path}/logs") == [execution]
 
 
+def test_with_etags_an_answer_that_the_client_knows_is_not_sent_again() -> None:
+    with Simulator([Job("load")], api_key=API_KEY, etags=True) as simulator:
+        simulator.past("load")
+        path = f"/public/jobs/{simulator.job('load').id}/logs"
+        first = ask(simulator, path)
+        again = ask(simulator, path, **{"If-None-Match": first.headers["ETag"]})
+        assert (again.status_code, again.content) == (304, b"")
+        assert simulator.sent["logs"] == len(first.content)
+        simulator.past("load")
+        changed = ask(simulator, path, **{"If-None-Match": first.headers["ETag"]})
+        assert (changed.status_code, len(changed.json())) == (200, 2)
+        assert simulator.sent["logs"] == len(first.content) + len(changed.content)
+
+
+def test_without_them_it_is_as_the_published_api(simulator: Simulator) -> None:
+    answer = ask(simulator, "/public/jobs", **{"If-None-Match": "*"})
+    assert (answer.status_code, "ETag" in answer.headers) == (200, False)
+
+
 def test_idle_again_after_a_failure_and_the_log_tells(simulator: Simulator) -> None:
     job = simulator.job("load")
     job.outcome, job.duration, job.pickup = "failed", 0, 0

@@ -888,3 +888,27 @@ def test_r14_whatever_comes_is_read_or_ends_in_one_of_our_errors(data: Any, stat
             read(call, answer(data, status), Vocabulary())
         except errors.TimeXtenderError as error:
             assert len(str(error)) < 2000
+
+
+# --- answers that are known ---
+
+
+def test_r44_what_is_known_is_not_sent_again_and_no_other_call_takes_that_for_an_answer() -> None:
+    log = api.known(api.executions_so_far(JOB))
+    first = read(log, answer([{"TriggerId": TRIGGER}], etag='"1"'), Vocabulary())
+    assert ([each.trigger_id for each in first.said], first.size, first.etag) == ([TRIGGER], 55, '"1"')
+    again = api.unless(log, first.etag)
+    assert again.same is not None
+    assert again.same[0] == '"1"'
+    assert read(again, answer(None, 304), Vocabulary()) is None
+    assert read(again, answer([], etag='"2"'), Vocabulary()) == api.Known([], 2, '"2"')
+    assert read(again, answer(None, 404), Vocabulary()) == api.Known([], 0, None)
+    calls: tuple[api.Call[Any], ...] = (log, api.unless(log, None))
+    for call in calls:
+        with pytest.raises(errors.Refused, match="HTTP 304"):
+            read(call, answer(None, 304), Vocabulary())
+
+
+def test_r14_an_empty_list_says_only_that_it_is_one_if_its_size_is_told_as_well() -> None:
+    assert not api.Known([], 2, None)
+    assert api.Known([0], 2, None)
