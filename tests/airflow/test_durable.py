@@ -604,10 +604,18 @@ def test_r05_a_request_that_was_lost_is_sent_again_when_that_is_sure(
 
 @pytest.mark.parametrize("if_running", ["submit", "wait", "attach", "fail"])
 def test_r05_r44_a_submission_reads_the_whole_log_once(simulator: Simulator, if_running: str) -> None:
+    job = simulator.job("load")
+    job.lines = 1000
     simulator.past("load")
+    job.lines = 3
+    TimeXtenderHook().get_job_logs(job.id)
+    size = simulator.sent["logs"]
+    simulator.requests.clear()
     task = Task(store=store_where_there_is_one(), if_running=if_running)
     assert task.run() == the_last(simulator)
     assert simulator.count("logs") == 1
+    assert simulator.sent["logs"] == 2 * size
+    assert simulator.sent["execution logs"] < size / 10, "the wait reads its own execution's"
     routes = [request.route for request in simulator.requests]
     assert routes.index("logs") < routes.index("execute"), "what has begun since is told by what it showed"
 
