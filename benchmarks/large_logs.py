@@ -55,8 +55,19 @@ TASKS = (
     f"{WATCHES}, 500 jobs, a day",
     f"{WATCHES}, the same, with ETags",
 )
-ROW = "| {:>6} | {:<39} | {:>8} | {:>6} | {:>9} | {:>10} | {:>7} | {:>7} | {} |"
-HEADS = ("log MB", "who", "statuses", "logs", "whole", "MB sent", "POST s", "peak MB", "how it ended")
+ROW = "| {:>6} | {:<39} | {:>8} | {:>6} | {:>9} | {:>10} | {:>7} | {:>6} | {:>7} | {} |"
+HEADS = (
+    "log MB",
+    "who",
+    "statuses",
+    "logs",
+    "whole",
+    "MB sent",
+    "POST s",
+    "CPU s",
+    "peak MB",
+    "how it ended",
+)
 ID, WHEN = "i" * 36, "h" * 13  # in an execution, where another has something else of the same length
 
 
@@ -269,14 +280,15 @@ def run(task: str) -> None:
     execute = (trigger if task.endswith("triggerer") else operator)(task, trigger_id)
     requests.get(f"{hook.settings.base_url}/reset", timeout=10)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    began = time.monotonic()
+    began, used = time.monotonic(), time.process_time()
     try:
         result = execute({"ti": ti})
         ended = str(result)
     except Exception as error:  # noqa: BLE001 - whatever it is, the table tells it
         ended = f"{type(error).__name__}: {error}"
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    out.write(json.dumps({"began": began, "peak": peak * 1024, "ended": ended}))
+    used = time.process_time() - used
+    out.write(json.dumps({"began": began, "used": used, "peak": peak * 1024, "ended": ended}))
     out.flush()
     os._exit(0)
 
@@ -387,8 +399,9 @@ def watch(size: int, scale: int, day: float, etags: bool) -> None:
             async with asyncio.timeout(day):
                 await tell()
 
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before, used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     skipping.run(main())
+    used = time.process_time() - used
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     said = [
         f"{len(late)} of {duration:g} s told {median(late):.0f} s after the end, {max(late):.0f} at most"
@@ -397,7 +410,8 @@ def watch(size: int, scale: int, day: float, etags: bool) -> None:
     ]
     counts = organisation.counts
     counts["sent"] *= scale
-    found = {**counts, "logs": 0, "posted": 0, "began": 0, "peak": peak * 1024, "ended": "; ".join(said)}
+    found: dict[str, Any] = {**counts, "logs": 0, "posted": 0, "began": 0, "used": used, "peak": peak * 1024}
+    found["ended"] = "; ".join(said)
     out.write(json.dumps(found))
     out.flush()
     os._exit(0)
@@ -421,8 +435,10 @@ def measure(size: int, task: str, day: float) -> str:
     found = {**service.counts, **json.loads(done.stdout)}
     posted = f"{found['posted'] - found['began']:.2f}" if task.startswith(SUBMITS) and found["posted"] else ""
     sent, peak = f"{found['sent'] / MB:,.1f}", f"{found['peak'] / MB:.0f}"
-    ended = str(found["ended"])[:120]
-    return ROW.format(size, task, found["statuses"], found["logs"], found["whole"], sent, posted, peak, ended)
+    used, ended = f"{found['used']:.2f}", str(found["ended"])[:120]
+    return ROW.format(
+        size, task, found["statuses"], found["logs"], found["whole"], sent, posted, used, peak, ended
+    )
 
 
 def main() -> None:
