@@ -335,7 +335,7 @@ def test_before_airflow_3_3_jobs_are_watched_without_a_memory(organisation: Any)
     async def first() -> Any:
         events = JobFinishedTrigger(poll_interval=0.05).run()
         asking = asyncio.ensure_future(anext(events))
-        await asyncio.sleep(0.3)
+        assert await comes_true(lambda: simulator.count("logs") >= 2), "what the first one shows is history"
         simulator.run("job 0")
         return (await asyncio.wait_for(asking, 10)).payload
 
