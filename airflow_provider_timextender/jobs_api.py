@@ -172,13 +172,14 @@ class _Parser:
         message = _text(self.vocabulary.member(obj, "submission.message"))
         return model.Submission(job_id, trigger_id, message and model.plain(message[:1000]), obj)
 
-    def log(self, obj: Mapping[str, Any]) -> model.Log:
+    def log(self, obj: Mapping[str, Any], line: int | None = None) -> model.Log:
         time, severity, message, trigger_id = self.vocabulary.each(obj, *_OF_LOG)
         return model.Log(
             time=self.moment(time),
             severity=self.vocabulary.meaning("severities", severity),
             message=_text(message) or "",
             trigger_id=_id(trigger_id),
+            line=line,
             raw=obj,
         )
 
@@ -295,7 +296,13 @@ class _Parser:
             raw=_without_entries(obj),
         )
         logs, last_errors = log.kept(found)
-        return replace(found, logs=logs, last_errors=last_errors, log_problems=log.problems_in(obj))
+        return replace(
+            found,
+            logs=logs,
+            last_errors=last_errors,
+            log_known=log.known,
+            log_problems=log.problems_in(obj),
+        )
 
     def shape_of(self, names: list[str]) -> _Shape:
         """Return where an entry with such members has what is asked of each entry."""
@@ -517,7 +524,8 @@ class _Log(_Passed):
         self._errors: deque[Mapping[str, Any]] = deque(maxlen=model.LAST_ERRORS)
         self._problems: dict[str, str] = {}
         self._first: Mapping[str, Any] | None = None
-        self._says_something = False
+        self._says_something = self._has_times = False
+        self._line: int | None = None
 
     def take(self, entries: Iterable[tuple[list[str], list[Any], int]]) -> None:
         """Take in entries: their trigger ids and severities, and as a whole those that are to be kept.
@@ -528,7 +536,7 @@ class _Log(_Passed):
         """
         parser, counts, levels, min_level = self._parser, self._levels, self._parser.levels, self._min_level
         known, shape, last_id = None, _NOWHERE, _NOWHERE
-        for names, values, at in entries:
+        for line, (names, values, at) in enumerate(entries, 1):
             if names != known:
                 known, shape = names, parser.shape_of(names)
             if shape.plain:
@@ -547,8 +555,10 @@ class _Log(_Passed):
                 level = parser.level_of(word)
             counts[level] += 1
             if level >= min_level or level == _UNKNOWN:
+                self._line = line
                 self._keep(members_of(names, values), level, at)
         self.count = sum(counts.values())
+        self._line = None  # of what is understood later, nobody knows which entry it is
 
     def _note_id(self, id_: Any) -> None:
         if len(self.trigger_ids) < _MOST_KNOWN:
@@ -561,7 +571,8 @@ class _Log(_Passed):
             self._keeper.add(entry, self._understand, at)
 
     def _understand(self, entry: Mapping[str, Any]) -> model.Log:
-        parser, log = self._parser, self._parser.log(entry)
+        parser, log = self._parser, self._parser.log(entry, self._line)
+        self._has_times = self._has_times or log.time is not None
         if log.time is None and "log.time" not in self._problems:
             problem = parser.time(entry, "log.time")[1]
             self._problems["log.time"] = problem or parser.vocabulary.missing(entry, "log.time")
@@ -577,6 +588,16 @@ class _Log(_Passed):
     def counts(self) -> Mapping[str | None, int]:
         """How many entries have each severity, ``None`` for one that is not known."""
         return {_LEVELS[level]: count for level, count in self._levels.items() if count}
+
+    @property
+    def known(self) -> frozenset[str]:
+        """The logical fields of which an entry tells something, among those that are offered to be kept."""
+        told = {
+            "log.time": self._has_times,
+            "log.severity": any(level != _UNKNOWN for level in self._levels),
+            "log.message": self._says_something,
+        }
+        return frozenset(name for name, is_told in told.items() if is_told)
 
     def kept(self, execution: model.Execution) -> tuple[Sequence[model.Log], tuple[model.Log, ...]]:
         """Return what is kept of the entries, and the last errors of all."""

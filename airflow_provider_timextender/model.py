@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Any, ClassVar
 
 from airflow_provider_timextender.errors import ContractError, InvalidInput
+from airflow_provider_timextender.naming import Of
 from airflow_provider_timextender.naming import short as short
 
 BLANK_GUID = "00000000-0000-0000-0000-000000000000"
@@ -164,6 +165,7 @@ class Log(AsDict):
 
     :ivar time: when, in UTC; ``None`` if unknown.
     :ivar severity: a key of :data:`SEVERITY_LEVELS`; ``None`` if the API's word is in no table.
+    :ivar line: its place in the whole log of its execution, from 1 on; ``None`` if only the end was kept.
     """
 
     _in_dict = ("time", "severity", "message", "trigger_id")
@@ -172,6 +174,7 @@ class Log(AsDict):
     severity: str | None
     message: str
     trigger_id: str | None
+    line: int | None = field(compare=False, default=None)
     raw: Mapping[str, Any] = field(repr=False, compare=False, default_factory=dict)
 
     @property
@@ -197,6 +200,7 @@ class Execution(AsDict):
     :ivar logs: what is kept of its log: all, what a filter wants, or the end; it has a length, and may be
         gone through several times. :ivar last_errors: the last errors of all of it.
     :ivar log_counts: how many entries of all of it have each severity, ``None`` for one that is not known.
+    :ivar log_known: the logical fields, such as ``log.time``, of which some entry tells what is understood.
     :ivar start_problem: why a start that is there is not understood. :ivar end_problem: likewise.
     :ivar log_problems: what is not understood of its log, by the logical field.
     """
@@ -212,6 +216,7 @@ class Execution(AsDict):
     logs: Sequence[Log] = field(repr=False, default=())
     last_errors: tuple[Log, ...] = field(repr=False, default=())
     log_counts: Mapping[str | None, int] = field(repr=False, default_factory=dict)
+    log_known: frozenset[str] = field(repr=False, compare=False, default=frozenset())
     log_problems: Mapping[str, str] = field(repr=False, compare=False, default_factory=dict)
     problem: str | None = None
     start_problem: str | None = None
@@ -269,6 +274,16 @@ def job_with(jobs: Sequence[Job], job_id: str) -> Job:
         if canonical(job.id) == canonical(job_id):
             return job
     raise InvalidInput(f"The organisation has no job with the id {job_id}.")
+
+
+def pick(jobs: Sequence[Job], given: Of) -> Job:
+    """Return the one job that is told by an id, by an exact name, or by both.
+
+    :raises InvalidInput: unless exactly one job matches what is given.
+    """
+    if given.job_name is None:
+        return job_with(jobs, str(given.job_id))
+    return find_job(jobs, given.job_name, given.job_id)
 
 
 def find_job(jobs: Sequence[Job], name: str, job_id: str | None = None) -> Job:
