@@ -28,7 +28,7 @@ class TimeXtenderError(Exception):
     transient: ClassVar[bool] = False
     """The same read may well succeed a moment later."""
 
-    retry_helps: ClassVar[bool] = True
+    retry_helps: bool = True
     """A later try of the Airflow task can end differently, and does no harm."""
 
     retry_after: float | None = None
@@ -173,6 +173,19 @@ class JobBusy(TimeXtenderError):
 
 class ExecutionNotFound(TimeXtenderError):
     """No execution stands under the trigger id."""
+
+
+class LogsIncomplete(TimeXtenderError):
+    """The logs of some of several jobs could not be read.
+
+    :ivar failures: why, for each of them.
+    """
+
+    def __init__(self, message: str, failures: Sequence[TimeXtenderError]) -> None:
+        told = "".join(f"\n  {failure}" for failure in failures)
+        super().__init__(f"{message}{told}")
+        self.failures = tuple(failures)
+        self.retry_helps = any(failure.retry_helps for failure in failures)
 
 
 class WaitTimeout(TimeXtenderError):

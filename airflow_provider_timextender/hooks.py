@@ -165,10 +165,7 @@ class TimeXtenderHook(BaseHook):
         :raises InvalidInput: unless exactly one job matches what is given.
         """
         given = to_job(unless_none(job_id), unless_none(job_name))
-        jobs = self.get_jobs()
-        if given.job_name is None:
-            return model.job_with(jobs, str(given.job_id))
-        return model.find_job(jobs, given.job_name, given.job_id)
+        return model.pick(self.get_jobs(), given)
 
     def resolve_job(self, given: Of) -> model.Job:
         """Return a job as a task is given it; the name of one given by id is ``None`` if it cannot be had.

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from enum import Enum
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from airflow_provider_timextender.errors import InvalidInput
-from airflow_provider_timextender.model import guid, parse_time
+from airflow_provider_timextender.model import ExecutionState, guid, parse_time
 from airflow_provider_timextender.naming import Of
 from airflow_provider_timextender.verdict import Run
 
@@ -112,6 +112,53 @@ def to_job(job_id: str | NotGiven | None, job_name: str | NotGiven | None) -> Of
     if not there:
         raise InvalidInput("Give a job id or a job name.")
     return Of(guid(there["job_id"], "job id") if "job_id" in there else None, there.get("job_name"))
+
+
+class Asked(NamedTuple):
+    """Which jobs a task is given: one, or several; neither of them stands for all."""
+
+    one: Of | None = None
+    several: tuple[Of, ...] = ()
+
+
+def to_jobs(*, job_id: Any, job_name: Any, job_ids: Any, job_names: Any, all_jobs: Any) -> Asked:
+    """Return which jobs are asked for: one by id or name, several by ids and names, or all.
+
+    :raises InvalidInput: if that is told in no way or in several, if a list is none or is empty, or if
+        anything in it is ``None`` or blank.
+    """
+    one = job_id is not NOT_GIVEN or job_name is not NOT_GIVEN
+    several = job_ids is not NOT_GIVEN or job_names is not NOT_GIVEN
+    if one + several + to_bool(all_jobs, "all_jobs") != 1:
+        raise InvalidInput("Give one job (job_id, job_name), several (job_ids, job_names), or all_jobs=True.")
+    if one:
+        return Asked(to_job(job_id, job_name))
+    ids, names = _listed(job_ids, "job_ids"), _listed(job_names, "job_names")
+    return Asked(
+        several=(*(to_job(id_, NOT_GIVEN) for id_ in ids), *(to_job(NOT_GIVEN, name) for name in names))
+    )
+
+
+def to_states(state: Any) -> frozenset[ExecutionState]:
+    """Return the states of executions that one word or several name; none if it is not given.
+
+    :raises InvalidInput: if a word is no state.
+    """
+    words = [state] if isinstance(state, str) else _listed(state, "state")
+    try:
+        return frozenset(map(ExecutionState, words))
+    except ValueError:
+        raise InvalidInput(f"state is {state!r}; it takes {', '.join(ExecutionState)}, or several.") from None
+
+
+def _listed(values: Any, what: str) -> list[Any]:
+    if isinstance(values, NotGiven):
+        return []
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable) or not (items := list(values)):
+        raise InvalidInput(
+            f"{what} was given, but is {values!r} at run time; it takes a list that is not empty."
+        )
+    return items
 
 
 def to_run(

@@ -7,7 +7,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime
 from tempfile import TemporaryFile
 from typing import Any, overload
 
@@ -37,6 +37,9 @@ class LogFilter:
     :param min_severity: ``debug``, ``info``, ``warning``, ``error`` or ``critical``.
     :param since: ISO 8601, inclusive; without an offset it is UTC. :param until: likewise.
     :param message_pattern: a regular expression, searched in the message.
+    :ivar pattern: the same, compiled; ``None`` if not given.
+    :ivar by_time: the names of the arguments by which a time decides, for messages; empty if none is given.
+    :ivar by_severity: likewise of a severity.
     :raises InvalidInput: if one of them is unusable.
     """
 
@@ -51,22 +54,41 @@ class LogFilter:
         if min_severity and min_severity not in SEVERITY_LEVELS:
             raise InvalidInput(f"min_severity is {min_severity!r}; it takes {', '.join(SEVERITY_LEVELS)}.")
         try:
-            self._pattern = re.compile(message_pattern or "")
+            self.pattern = re.compile(message_pattern) if message_pattern else None
         except re.error as error:
             raise InvalidInput(
                 f"message_pattern {message_pattern!r} is not a regular expression: {error}."
             ) from None
         self.min_level = SEVERITY_LEVELS[min_severity] if min_severity else 0
-        self._since = to_time(since, "since") or datetime.min.replace(tzinfo=timezone.utc)
-        self._until = to_time(until, "until") or datetime.max.replace(tzinfo=timezone.utc)
+        self._since = to_time(since, "since")
+        self._until = to_time(until, "until")
+        self.by_severity = "min_severity" if min_severity else ""
+        self.by_time = " and ".join(
+            name for name, moment in (("since", self._since), ("until", self._until)) if moment
+        )
 
     def wants(self, log: Log) -> bool:
         """Tell whether an entry is wanted."""
-        if log.severity is not None and log.level < self.min_level:
+        if self.min_level and log.severity is not None and log.level < self.min_level:
             return False
-        if log.time is not None and not self._since <= log.time <= self._until:
-            return False
-        return self._pattern.search(log.message) is not None
+        if log.time is not None:
+            if self._since is not None and log.time < self._since:
+                return False
+            if self._until is not None and log.time > self._until:
+                return False
+        return self.pattern is None or self.pattern.search(log.message) is not None
+
+    def spans(self, execution: Execution) -> bool:
+        """Tell whether an execution ran at a time that is wanted.
+
+        Of one without times, its log tells that, if it has one.
+        """
+        start, end = execution.start, execution.end
+        if start is None and end is None:
+            return not self.by_time or not execution.log_count
+        too_late = self._until is not None and start is not None and start > self._until
+        too_early = self._since is not None and end is not None and end < self._since
+        return not too_late and not too_early
 
 
 @dataclass(frozen=True)

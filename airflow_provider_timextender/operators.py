@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from datetime import datetime, timedelta, timezone
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta, timezone
 from functools import cached_property, partial
 from typing import Any, Literal, NoReturn
 
@@ -14,16 +15,29 @@ from airflow.providers.common.compat.sdk import (
     BaseOperator,
     BaseOperatorLink,
     Context,
+    ObjectStoragePath,
     XCom,
     conf,
 )
 
 from airflow_provider_timextender import errors
 from airflow_provider_timextender.deferral import DefersMixin
+from airflow_provider_timextender.exporting import Chosen, Output, Wanted, export
 from airflow_provider_timextender.hooks import TimeXtenderHook, no_vain_retry
-from airflow_provider_timextender.inputs import NOT_GIVEN, NotGiven, given, to_bool, to_job, to_seconds
+from airflow_provider_timextender.inputs import (
+    NOT_GIVEN,
+    Asked,
+    NotGiven,
+    given,
+    to_bool,
+    to_job,
+    to_jobs,
+    to_seconds,
+    to_states,
+)
 from airflow_provider_timextender.life import Life, Limits, Task, run_through
-from airflow_provider_timextender.logs import LogFilter, warn_that_it_runs_on, write
+from airflow_provider_timextender.logs import LogFilter, warn_of_problems, warn_that_it_runs_on, write
+from airflow_provider_timextender.model import Execution, Job, pick
 from airflow_provider_timextender.naming import Named, Of, said
 from airflow_provider_timextender.verdict import Run
 from airflow_provider_timextender.worlds import TaskOnWorker, show_name
@@ -231,30 +245,52 @@ class ExecuteJobOperator(DefersMixin):
 
 
 class LogsOperator(BaseOperator):
-    """Write the filtered log of one execution, or of a whole job, to the task log, and return it.
+    """Write the filtered logs of jobs to files, or that of one job to the task log and an XCom.
 
-    The result is a list of ``{"time", "severity", "message", "trigger_id"}`` with ISO 8601 times in UTC.
-    Entries whose time or severity is not known pass the filters on it.
+    With ``output_path``, a table of log lines becomes that file, and a table of executions one beside it:
+    ``logs.jsonl`` and ``logs.executions.jsonl``. Both are seen when they are complete, and not before;
+    another try, or a later run with the same path, replaces them. The result is a dict with ``path``,
+    ``executions_path``, ``bytes``, ``jobs``, ``executions``, ``rows``, ``first_time`` and ``last_time``.
+
+    Without it, the entries are written to the task log, and the result is a list of ``{"time", "severity",
+    "message", "trigger_id"}``. Times are ISO 8601 in UTC.
+
+    Entries whose time or severity is not known pass the filters on it, if others of the same log have one.
 
     :param job_id: the job's guid (templated). :param job_name: its exact name, instead or beside (templated).
+    :param job_ids: several jobs, instead (templated). :param job_names: the same by name, instead or beside
+        (templated).
+    :param all_jobs: whether all jobs of the organisation are read, instead (templated).
     :param trigger_id: the execution (templated); without it, all that the job's log shows.
+    :param state: ``running``, ``succeeded`` or ``failed``, or several of them: of executions (templated).
     :param min_severity: ``debug``, ``info``, ``warning``, ``error`` or ``critical`` (templated).
-    :param since: entries of this time or later, ISO 8601 or datetime (templated). :param until: or earlier.
-    :param message_pattern: a regular expression that is searched in the message (templated).
+    :param since: entries of this time or later, ISO 8601 or datetime, UTC without an offset (templated).
+    :param until: or earlier.
+    :param message_pattern: a regular expression that is searched in the message (templated). Each of its
+        named groups is a column of the table of lines.
+    :param output_path: the file for lines, as an ``ObjectStoragePath`` takes it, whose name ends with
+        ``.jsonl``, ``.jsonl.gz``, ``.csv``, ``.csv.gz`` or ``.parquet`` (templated).
     :param timextender_conn_id: the Airflow connection (templated).
     :raises ExecutionNotFound: if the log shows no execution under the trigger id.
-    :raises AirflowFailException: if the result is larger than 48 KiB of JSON: too large for an XCom on some
-        databases, and never cut silently. Narrow the filters then.
+    :raises LogsIncomplete: if some of several jobs could not be read, when the others have been written.
+    :raises AirflowFailException: for what a retry cannot heal, a filter by what no entry of a log has among
+        it; without ``output_path`` if the result is larger than 48 KiB of JSON: too large for an XCom on
+        some databases, and never cut silently.
     """
 
     template_fields: Sequence[str] = (
         "job_id",
         "job_name",
+        "job_ids",
+        "job_names",
+        "all_jobs",
         "trigger_id",
+        "state",
         "min_severity",
         "since",
         "until",
         "message_pattern",
+        "output_path",
         "timextender_conn_id",
     )
     ui_color = "#eef3f7"
@@ -264,22 +300,32 @@ class LogsOperator(BaseOperator):
         *,
         job_id: str | NotGiven | None = NOT_GIVEN,
         job_name: str | NotGiven | None = NOT_GIVEN,
+        job_ids: Sequence[str] | NotGiven | None = NOT_GIVEN,
+        job_names: Sequence[str] | NotGiven | None = NOT_GIVEN,
+        all_jobs: bool | str = False,
         trigger_id: str | NotGiven | None = NOT_GIVEN,
+        state: str | Sequence[str] | NotGiven | None = NOT_GIVEN,
         min_severity: str | None = None,
         since: datetime | str | None = None,
         until: datetime | str | None = None,
         message_pattern: str | None = None,
+        output_path: Any = NOT_GIVEN,
         timextender_conn_id: str = TimeXtenderHook.default_conn_name,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.job_id = job_id
         self.job_name = job_name
+        self.job_ids = job_ids
+        self.job_names = job_names
+        self.all_jobs = all_jobs
         self.trigger_id = trigger_id
+        self.state = state
         self.min_severity = min_severity
         self.since = since
         self.until = until
         self.message_pattern = message_pattern
+        self.output_path = output_path
         self.timextender_conn_id = timextender_conn_id
 
     @cached_property
@@ -287,24 +333,84 @@ class LogsOperator(BaseOperator):
         """The hook for the connection."""
         return TimeXtenderHook(self.timextender_conn_id)
 
-    def execute(self, context: Context) -> list[dict[str, Any]]:
-        """Read, filter, write and return the log."""
+    def execute(self, context: Context) -> Any:
+        """Read and filter the logs, and write them."""
         with no_vain_retry():
-            wanted = LogFilter(
-                min_severity=self.min_severity,
-                since=self.since,
-                until=self.until,
-                message_pattern=self.message_pattern,
+            wanted = Wanted(
+                LogFilter(
+                    min_severity=self.min_severity,
+                    since=self.since,
+                    until=self.until,
+                    message_pattern=self.message_pattern,
+                ),
+                to_states(self.state),
+            )
+            asked = to_jobs(
+                job_id=self.job_id,
+                job_name=self.job_name,
+                job_ids=self.job_ids,
+                job_names=self.job_names,
+                all_jobs=self.all_jobs,
             )
             trigger_id = given(self.trigger_id, "trigger_id")
-            job = self.hook.resolve_job(to_job(self.job_id, self.job_name))
+            if trigger_id is not None and asked.one is None:
+                raise errors.InvalidInput("Give the one job to which the trigger_id belongs.")
+            output = self._output(context)
+            if output is not None:
+                return self._export(asked, trigger_id, wanted, output)
+            if asked.one is None:
+                raise errors.InvalidInput("Give an output_path: logs of several jobs are written to files.")
+            job = self.hook.resolve_job(asked.one)
             of = Of(job.id, job.name, trigger_id)
             show_name(context, of)
             with errors.about(lambda: of):
-                return self._entries(wanted, job.id, trigger_id)
+                return self._entries(wanted.of(self._read(trigger_id, wanted, job)))
 
-    def _entries(self, wanted: LogFilter, job_id: str, trigger_id: str | None) -> list[dict[str, Any]]:
-        logs = list(self.hook.iter_job_logs(job_id, trigger_id, wanted=wanted))
+    def _output(self, context: Context) -> Output | None:
+        path = given(self.output_path, "output_path")
+        if path is None:
+            return None
+        if not re.match(r"/|\w+://", str(path)):
+            raise errors.InvalidInput(
+                f"output_path is {str(path)!r}; it takes an absolute path, or an address such as "
+                "s3://connection@bucket/logs.jsonl: nobody knows in which folder a worker runs."
+            )
+        from airflow_provider_timextender.files import Files
+
+        ti = context["ti"]
+        return Files(ObjectStoragePath(path), (ti.dag_id, ti.task_id, ti.run_id, ti.map_index))
+
+    def _export(self, asked: Asked, trigger_id: str | None, wanted: Wanted, output: Output) -> dict[str, Any]:
+        zone = self.hook.settings.timezone
+        assumed = " (assumed; the connection's extra may name another timezone)" if zone is UTC else ""
+        self.log.info("Times that come without an offset are taken to be in %s%s.", zone, assumed)
+        find = self.hook.resolve_job if asked.one is not None else self._find
+        jobs = self._jobs(asked)
+        done = export(jobs, find, partial(self._read, trigger_id, wanted), wanted, output, self.log)
+        self.log.info("%(rows)d lines of %(executions)d executions of %(jobs)d jobs are written.", done)
+        return done
+
+    @cached_property
+    def _known(self) -> list[Job]:
+        return self.hook.get_jobs()
+
+    def _jobs(self, asked: Asked) -> Iterator[Of]:
+        if asked.one is not None:
+            yield asked.one
+        else:
+            yield from asked.several or [Of(job.id, job.name) for job in self._known]
+
+    def _find(self, of: Of) -> Job:
+        return pick(self._known, of)
+
+    def _read(self, trigger_id: str | None, wanted: Wanted, job: Job) -> Iterator[Execution]:
+        told: set[str] = set()
+        for execution in self.hook.iter_executions([job], trigger_id=trigger_id, wanted=wanted.entries):
+            warn_of_problems(execution, self.log, told)
+            yield execution
+
+    def _entries(self, chosen: Iterable[Chosen]) -> list[dict[str, Any]]:
+        logs = [log for one in chosen for _, log in one.lines]
         for _ in write(logs, len(logs), self.log):
             pass  # a worker has nothing else to do in between
         entries = [log.to_dict() for log in logs]
@@ -313,6 +419,6 @@ class LogsOperator(BaseOperator):
             raise errors.InvalidInput(
                 f"{len(entries)} log entries take {size // 1024} KiB, more than the "
                 f"{MAX_XCOM_BYTES // 1024} KiB that an XCom holds everywhere. Narrow them with trigger_id, "
-                "min_severity, since, until or message_pattern."
+                "min_severity, since, until or message_pattern, or give an output_path."
             )
         return entries

@@ -25,8 +25,9 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     "the worlds": ("worlds", "carrier"),
     "the life": ("life",),
     "data and rules": (
-        "recording", "check", "evidence", "connection", "inputs", "logs", "submission", "verdict",
-        "jobs_api", "arriving", "vocabulary", "model", "errors", "naming", "provider_info",
+        "recording", "check", "evidence", "connection", "exporting", "files", "formats", "inputs",
+        "logs", "tables", "submission", "verdict", "jobs_api", "arriving", "vocabulary", "model",
+        "errors", "naming", "provider_info",
     ),
     "the other side of the wire": ("simulator",),
 }  # fmt: skip

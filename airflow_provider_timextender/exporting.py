@@ -1,0 +1,239 @@
+"""Exports of logs: the rows of what is wanted of several jobs, on their way to an output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import chain
+from typing import Any, Protocol
+
+from airflow_provider_timextender.errors import ContractError, LogsIncomplete, TimeXtenderError
+from airflow_provider_timextender.logs import LogFilter
+from airflow_provider_timextender.model import Execution, ExecutionState, Job, canonical
+from airflow_provider_timextender.naming import Of
+from airflow_provider_timextender.tables import Column, Row, execution_row, line_columns, line_rows
+
+
+class Output(Protocol):
+    """Where rows go: they are seen when all of them are there, and not before."""
+
+    @property
+    def where(self) -> str:
+        """Where that is, for people."""
+
+    def begin(self, columns: Sequence[Column]) -> None:
+        """Make ready for rows; nothing has been read yet.
+
+        :param columns: those of the table of lines.
+        """
+
+    def write_lines(self, rows: Iterable[Row]) -> None:
+        """Write the rows of some lines of one execution."""
+
+    def write_execution(self, row: Row) -> None:
+        """Write the row of the execution whose lines have been written last."""
+
+    def complete(self) -> dict[str, Any]:
+        """Let all be seen, and return what is to be told of it, as JSON values."""
+
+    def discard(self) -> None:
+        """Leave nothing of it, after an error at any moment."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which executions are wanted, and which entries of their logs.
+
+    :ivar entries: what is wanted of each log. An execution is wanted if it ran at a time that this asks for,
+        or if an entry of its log is wanted.
+    :ivar states: those of the executions; none for all.
+    """
+
+    entries: LogFilter
+    states: frozenset[ExecutionState] = frozenset()
+
+    def of(self, executions: Iterable[Execution]) -> Iterator[Chosen]:
+        """Yield the executions that are wanted.
+
+        :param executions: each with the entries of its log that are wanted.
+        :raises ContractError: if nothing is understood of a value that decides what is wanted.
+        """
+        for execution in executions:
+            if not self.states or _state_of(execution) in self.states:
+                _refuse_blind(execution, self.entries)
+                chosen = Chosen(execution, self.entries)
+                if chosen.counts:
+                    yield chosen
+
+
+class Chosen:
+    """An execution, and the entries of its log that are wanted.
+
+    :ivar execution: itself, with these entries only.
+    :ivar lines: the entries, each with its place in the whole log; they come once.
+    :ivar counts: whether the execution is wanted.
+    """
+
+    def __init__(self, execution: Execution, entries: LogFilter) -> None:
+        self.execution = execution
+        ran = entries.spans(execution)
+        # An entry without a time may be from when its execution ran, and from no other time.
+        lines = ((log.line or 0, log) for log in execution.logs if ran or log.time is not None)
+        first = next(lines, None)
+        self.counts = ran or first is not None
+        self.lines = lines if first is None else chain([first], lines)
+
+    def row(self, job_name: str | None) -> Row:
+        """Return the row of the execution."""
+        of = self.execution.log_counts
+        if of.keys() == {None}:  # nothing is understood of any severity
+            return execution_row(self.execution, job_name)
+        errors, warnings = of.get("error", 0) + of.get("critical", 0), of.get("warning", 0)
+        return execution_row(self.execution, job_name, errors=errors, warnings=warnings)
+
+
+@dataclass
+class Exported:
+    """What has come of an export.
+
+    :ivar jobs: how many jobs were read. :ivar rows: how many lines were written.
+    :ivar first: the time of the earliest line, :ivar last: of the latest; ``None`` if no line has one.
+    """
+
+    jobs: int = 0
+    executions: int = 0
+    rows: int = 0
+    first: datetime | None = None
+    last: datetime | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return {
+            "jobs": self.jobs,
+            "executions": self.executions,
+            "rows": self.rows,
+            "first_time": self.first and self.first.isoformat(),
+            "last_time": self.last and self.last.isoformat(),
+        }
+
+
+MAX_SILENT = 3
+"""After so many jobs in a row for which the API had no answer, the rest is not asked for any more."""
+
+
+def export(
+    asked: Iterable[Of],
+    find: Callable[[Of], Job],
+    read: Callable[[Job], Iterable[Execution]],
+    wanted: Wanted,
+    output: Output,
+    logger: Any,
+) -> dict[str, Any]:
+    """Write what is wanted of some jobs, and return what has come of it, as JSON values.
+
+    A job that cannot be read does not hide the others: it is told when these have been written. Of its
+    executions, those are written that came before the error.
+
+    :param asked: which jobs; looked at when the output is ready. :param find: returns the one that is meant.
+    :param read: returns the executions of a job.
+    :raises LogsIncomplete: if several jobs were asked for, and not all of them could be read. If none could,
+        nothing is to be seen of the output.
+    :raises TimeXtenderError: if a job could not be read and is the only one, or if the API has no answer any
+        more. Nothing is to be seen of the output then.
+    """
+    exported = Exported()
+    try:
+        output.begin(line_columns(wanted.entries.pattern))
+        failures = _write_all(list(asked), find, read, wanted, output, exported, logger)
+        told = output.complete()
+    except BaseException:
+        output.discard()
+        raise
+    if failures:
+        count = f"{len(failures)} of {len(failures) + exported.jobs} jobs"
+        raise LogsIncomplete(f"{count} could not be read; the others are in {output.where}:", failures)
+    return {**told, **exported.to_dict()}
+
+
+def _write_all(
+    asked: Sequence[Of],
+    find: Callable[[Of], Job],
+    read: Callable[[Job], Iterable[Execution]],
+    wanted: Wanted,
+    output: Output,
+    exported: Exported,
+    logger: Any,
+) -> list[TimeXtenderError]:
+    """Write what is wanted of each job, and return why some of them could not be read."""
+    failures: list[TimeXtenderError] = []
+    done: set[str] = set()
+    silent = 0
+    for of in asked:
+        try:
+            job = find(of)
+            of = Of(job.id, job.name)
+            if canonical(job.id) in done:
+                continue  # it is told twice, by id and by name, say
+            done.add(canonical(job.id))
+            _write(job.name, wanted.of(read(job)), wanted, output, exported)
+        except TimeXtenderError as error:
+            failures.append(error.about(of))
+            silent = silent + 1 if error.transient else 0
+            if len(asked) == 1 or silent == MAX_SILENT:
+                raise
+            logger.warning("Left out: %s", error)
+        else:
+            silent = 0
+            exported.jobs += 1
+    if failures and not exported.jobs:
+        raise LogsIncomplete("No job could be read, and nothing is written:", failures)
+    return failures
+
+
+def _write(
+    job_name: str | None, chosen: Iterable[Chosen], wanted: Wanted, output: Output, exported: Exported
+) -> None:
+    for one in chosen:
+        rows = line_rows(one.execution, job_name, one.lines, wanted.entries.pattern)
+        output.write_lines(_counted(rows, exported))
+        output.write_execution(one.row(job_name))
+        exported.executions += 1
+
+
+def _counted(rows: Iterable[Row], exported: Exported) -> Iterator[Row]:
+    first, last, count = exported.first, exported.last, 0
+    for row in rows:
+        count += 1
+        time = row["time"]
+        if time is not None:
+            if first is None or time < first:
+                first = time
+            if last is None or time > last:
+                last = time
+        yield row
+    exported.first, exported.last = first, last
+    exported.rows += count
+
+
+def _state_of(execution: Execution) -> ExecutionState:
+    if execution.state is None:
+        raise ContractError(f"an execution cannot be chosen by its state: {execution.problem}")
+    return execution.state
+
+
+def _refuse_blind(execution: Execution, entries: LogFilter) -> None:
+    """Refuse to choose by what no entry of a log tells."""
+    by_message = "message_pattern" if entries.pattern else ""
+    for asked, entry in (
+        (entries.by_time, "log.time"),
+        (entries.by_severity, "log.severity"),
+        (by_message, "log.message"),
+    ):
+        problem = execution.log_problems.get(entry)
+        if asked and problem and entry not in execution.log_known:
+            raise ContractError(f"{asked} cannot choose among log entries of which none tells it: {problem}")
+    problem = execution.start_problem or execution.end_problem
+    told = execution.start or execution.end or execution.log_count
+    if entries.by_time and problem and not told:
+        raise ContractError(f"{entries.by_time} cannot tell when an execution ran: {problem}")
