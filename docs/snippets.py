@@ -7,10 +7,11 @@ one (``FILE: PIECE``, between ``# [PIECE: begin]`` and ``# [PIECE: end]`` in it)
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from textwrap import dedent
 
+from airflow_provider_timextender.tables import EXECUTIONS, LINES, Column
 from airflow_provider_timextender.vocabulary import FIELDS, SEVERITIES, STATES, STATUSES, Names
 from docs import charts, contract, pictures
 
@@ -31,6 +32,12 @@ def spelled(entries: Mapping[str, Names]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def columns(table: Iterable[Column]) -> str:
+    """Return the columns of a table of logs as a table in Markdown."""
+    rows = (f"| `{column.name}` | {column.kind} | {column.meaning} |\n" for column in table)
+    return f"| column | kind | what it holds |\n|---|---|---|\n{''.join(rows)}"
+
+
 TABLES: Mapping[str, Callable[[], str]] = {
     "rooms": pictures.rooms,
     "stages": pictures.stages,
@@ -39,6 +46,8 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "statuses": lambda: spelled(STATUSES),
     "states": lambda: spelled(STATES),
     "severities": lambda: spelled(SEVERITIES),
+    "lines": lambda: columns(LINES),
+    "executions": lambda: columns(EXECUTIONS),
 }
 
 

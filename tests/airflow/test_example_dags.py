@@ -30,6 +30,17 @@ def any_dialect(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
         yield simulator
 
 
+@pytest.fixture
+def past(monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
+    """Return a simulator with executions of this week, and one of last month."""
+    with Simulator(api_key=API_KEY) as simulator:
+        simulator.past("Load sales", "failed", ago=3600)
+        simulator.past("Load sales", ago=7200)
+        simulator.past("Load sales", ago=30 * 24 * 3600)
+        monkeypatch.setenv("AIRFLOW_CONN_TIMEXTENDER_DEFAULT", simulator.connection_json())
+        yield simulator
+
+
 def log_of(xcoms: dict[str, Any]) -> list[tuple[str, str]]:
     """Return what the task that reads the log has returned."""
     return [(entry["severity"], entry["message"]) for entry in xcoms["read_log[-1].return_value"]]
@@ -46,7 +57,16 @@ EXPECTED = {
     "example_timextender_exactly_once": {"load_sales[-1]"},
     "example_timextender_deferrable": {"load[0]", "load[1]", "wait_for_stock[-1]"},
     "example_timextender_job_finished": {"refresh_reports[-1]"},
+    "example_timextender_export_logs": {"export_logs[-1]", "list_failures[-1]"},
 }  # fmt: skip
+
+
+READING = {
+    "example_timextender_export_logs",
+    "example_timextender_job_finished",
+}
+STARTING = [dag_id for dag_id in DAGS if dag_id not in READING]
+"""Those that start a job."""
 
 
 def test_every_example_is_expected() -> None:
@@ -66,7 +86,7 @@ def test_each_example_gives_the_same_in_any_dialect(dags: Any, any_dialect: Simu
     assert states == dict.fromkeys(EXPECTED[dag_id], "success")
     executions = {e.trigger_id: e for e in any_dialect.world.executions}
     starts = {"example_timextender_many_jobs": 3, "example_timextender_deferrable": 2}
-    starts["example_timextender_job_finished"] = 0
+    starts |= dict.fromkeys(READING, 0)
     assert any_dialect.count("execute") == len(executions) == starts.get(dag_id, 1)
     for task in EXPECTED[dag_id]:
         if f"{task}.trigger_id" in xcoms:
@@ -83,9 +103,6 @@ def test_each_example_gives_the_same_in_any_dialect(dags: Any, any_dialect: Simu
     assert API_KEY not in json.dumps(xcoms)
 
 
-STARTING = [dag_id for dag_id in DAGS if not dag_id.endswith("job_finished")]
-
-
 @pytest.mark.parametrize("dag_id", STARTING)
 def test_r01_each_example_fails_when_a_load_fails(dags: Any, any_dialect: Simulator, dag_id: str) -> None:
     any_dialect.job("Load sales").outcome = "failed"
@@ -96,3 +113,12 @@ def test_r01_each_example_fails_when_a_load_fails(dags: Any, any_dialect: Simula
     if "read_log[-1]" in states:
         (execution,) = any_dialect.world.executions
         assert log_of(xcoms) == [(line.severity, line.message) for line in execution.lines]
+
+
+def test_the_exported_executions_tell_the_failures(dags: Any, past: Simulator) -> None:
+    state, _, xcoms = run(dags["example_timextender_export_logs"])
+    assert state == "success"
+    exported = xcoms["export_logs[-1].return_value"]
+    assert (exported["jobs"], exported["executions"]) == (len(past.world.jobs), 2)
+    (failure,) = xcoms["list_failures[-1].return_value"]
+    assert failure.endswith(" Load sales")
