@@ -109,9 +109,9 @@ def test_jobs_are_told_in_several_ways(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({}, "Give one job .*, several .*, or all_jobs=True"),
-        ({"job_name": "load", "all_jobs": True}, "Give one job"),
-        ({"job_name": "load", "job_names": ["other"]}, "Give one job"),
+        ({}, "Give a job id or a job name, or several .*, or all_jobs=True"),
+        ({"job_name": "load", "all_jobs": True}, "Give a job id or"),
+        ({"job_name": "load", "job_names": ["other"]}, "Give a job id or"),
         ({"job_name": None}, "job_name was given, but is None at run time"),
         ({"job_names": None}, "job_names was given, but is None at run time; it takes a list"),
         ({"job_ids": []}, r"job_ids was given, but is \[\] at run time"),
