@@ -17,7 +17,7 @@ from airflow_provider_timextender.tables import Column, Row
 SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet")
 """How the name of a file ends tells its format."""
 
-GROUP_ROWS = 20_000
+GROUP_ROWS = 10_000
 """How many rows a row group of a Parquet file has at most."""
 
 GROUP_TEXT = 8 * 1024 * 1024
