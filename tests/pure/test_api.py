@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from airflow_provider_timextender import arriving, errors, model, vocabulary
 from airflow_provider_timextender import jobs_api as api
 from airflow_provider_timextender.jobs_api import Answer, read
+from airflow_provider_timextender.logs import LastLines, LogFilter, Wanted
 from airflow_provider_timextender.model import ExecutionState, JobState
 from airflow_provider_timextender.vocabulary import Vocabulary
 
@@ -637,6 +638,38 @@ def test_r48_what_is_not_understood_of_a_log_is_kept_with_the_execution() -> Non
     (execution,) = say(api.job_logs(JOB), [{"State": "Success", "Lines": [entry]}])
     assert "'Lines'" in execution.log_problems["execution.logs"]
     assert not say(api.job_logs(JOB), [{"Logs": []}])[0].log_problems
+
+
+ENTRIES = [
+    {"Severity": "Info", "Message": "one"},
+    {"Severity": "Error", "Message": "two", "Timestamp": "2026-11-02T05:00:00Z"},
+    {"Severity": "?", "Message": "three"},
+]
+
+
+@pytest.mark.parametrize(
+    ("filters", "lines", "known"),
+    [
+        ({}, [1, 2, 3], {"log.time", "log.severity", "log.message"}),
+        ({"min_severity": "error"}, [2, 3], {"log.time", "log.severity", "log.message"}),
+        ({"message_pattern": "three"}, [3], {"log.time", "log.severity", "log.message"}),
+        ({"min_severity": "critical"}, [3], {"log.severity", "log.message"}),
+    ],
+)
+def test_the_place_of_each_entry_and_what_any_tells_are_known_whatever_is_kept(
+    filters: dict[str, str], lines: list[int], known: set[str]
+) -> None:
+    told = [{"TriggerId": TRIGGER, "Logs": ENTRIES}]
+
+    def kept(keep: api.Keep) -> model.Execution:
+        call = api.each_execution(JOB, keep=keep)
+        (execution,) = api.read_each(call, answer(told), Vocabulary())
+        return execution
+
+    execution = kept(Wanted(LogFilter(**filters)))
+    assert [log.line for log in execution.logs] == lines
+    assert execution.log_known == known
+    assert [log.line for log in kept(LastLines(TRIGGER)).logs] == [None] * 3
 
 
 def test_times_without_an_offset_are_those_of_the_zone_across_a_change_of_clocks() -> None:
