@@ -594,7 +594,7 @@ class _Log(_Passed):
         """The logical fields of which an entry tells something, among those that are offered to be kept."""
         told = {
             "log.time": self._has_times,
-            "log.severity": any(level != _UNKNOWN for level in self._levels),
+            "log.severity": any(name is not None for name in self.counts),
             "log.message": self._says_something,
         }
         return frozenset(name for name, is_told in told.items() if is_told)

@@ -659,16 +659,17 @@ ENTRIES = [
 def test_the_place_of_each_entry_and_what_any_tells_are_known_whatever_is_kept(
     filters: dict[str, str], lines: list[int], known: set[str]
 ) -> None:
-    told = [{"TriggerId": TRIGGER, "Logs": ENTRIES}]
 
-    def kept(keep: api.Keep) -> model.Execution:
+    def kept(keep: api.Keep, entries: Any = ENTRIES) -> model.Execution:
         call = api.each_execution(JOB, keep=keep)
-        (execution,) = api.read_each(call, answer(told), Vocabulary())
+        told = answer([{"TriggerId": TRIGGER, "Logs": entries}])
+        (execution,) = api.read_each(call, told, Vocabulary())
         return execution
 
     execution = kept(Wanted(LogFilter(**filters)))
     assert [log.line for log in execution.logs] == lines
     assert execution.log_known == known
+    assert kept(Wanted(LogFilter(**filters)), [{}]).log_known == set()
     assert [log.line for log in kept(LastLines(TRIGGER)).logs] == [None] * 3
 
 
