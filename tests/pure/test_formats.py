@@ -101,6 +101,7 @@ def test_what_is_written_is_read_back_equal(
     rows = data.draw(rows_of(columns))
     content = written(rows, suffix, columns)
     if suffix.endswith(".gz"):
+        assert content[3:8] == bytes(5), "neither a name nor the time is in it"
         content = gzip.decompress(content)
     assert READERS[suffix.split(".")[1]](content, columns) == rows
     assert written(rows, suffix, columns) == written(rows, suffix, columns)
