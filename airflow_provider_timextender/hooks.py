@@ -25,7 +25,7 @@ from airflow_provider_timextender.errors import (
 from airflow_provider_timextender.inputs import to_job, unless_none
 from airflow_provider_timextender.jobs_api import Call
 from airflow_provider_timextender.life import identify, read, run_through, submit
-from airflow_provider_timextender.logs import LogFilter, Wanted, warn_of_problems
+from airflow_provider_timextender.logs import LogFilter, WantedLines, warn_of_problems
 from airflow_provider_timextender.naming import Of, said
 from airflow_provider_timextender.provider_info import get_provider_info
 from airflow_provider_timextender.reading import each
@@ -214,7 +214,7 @@ class TimeXtenderHook(BaseHook):
         :raises ContractError: also if the answer broke off, and could not be gone on with.
         """
         told: set[str] = set()
-        for execution in self._executions(job_id, trigger_id, Wanted(wanted or LogFilter())):
+        for execution in self._executions(job_id, trigger_id, WantedLines(wanted or LogFilter())):
             warn_of_problems(execution, self.log, told)
             yield from execution.logs
 
@@ -238,7 +238,7 @@ class TimeXtenderHook(BaseHook):
         :raises ExecutionNotFound: if nothing stands under the trigger id.
         :raises ContractError: also if the answer broke off, and could not be gone on with.
         """
-        keep = Wanted(wanted or LogFilter()) if logs else None
+        keep = WantedLines(wanted or LogFilter()) if logs else None
         for job in self.get_jobs() if jobs is None else jobs:
             yield from self._executions(
                 job.id if isinstance(job, model.Job) else self._id_of(job), trigger_id, keep

@@ -129,17 +129,17 @@ class _LastLines:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class WantedLines:
     """Keeps the entries that a filter wants, of whatever number: what is much goes to a temporary file."""
 
     filter: LogFilter
 
-    def __call__(self) -> _Wanted:
+    def __call__(self) -> _WantedLines:
         """Return what keeps them of one execution."""
-        return _Wanted(self.filter)
+        return _WantedLines(self.filter)
 
 
-class _Wanted:
+class _WantedLines:
     def __init__(self, wanted: LogFilter) -> None:
         self.min_level = wanted.min_level
         self._wants = wanted.wants

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from airflow_provider_timextender import arriving, errors, model, vocabulary
 from airflow_provider_timextender import jobs_api as api
 from airflow_provider_timextender.jobs_api import Answer, read
-from airflow_provider_timextender.logs import LastLines, LogFilter, Wanted
+from airflow_provider_timextender.logs import LastLines, LogFilter, WantedLines
 from airflow_provider_timextender.model import ExecutionState, JobState
 from airflow_provider_timextender.vocabulary import Vocabulary
 
@@ -666,10 +666,10 @@ def test_the_place_of_each_entry_and_what_any_tells_are_known_whatever_is_kept(
         (execution,) = api.read_each(call, told, Vocabulary())
         return execution
 
-    execution = kept(Wanted(LogFilter(**filters)))
+    execution = kept(WantedLines(LogFilter(**filters)))
     assert [log.line for log in execution.logs] == lines
     assert execution.log_known == known
-    assert kept(Wanted(LogFilter(**filters)), [{}]).log_known == set()
+    assert kept(WantedLines(LogFilter(**filters)), [{}]).log_known == set()
     assert [log.line for log in kept(LastLines(TRIGGER)).logs] == [None] * 3
 
 
