@@ -12,6 +12,7 @@ from airflow_provider_timextender.ending import end_with
 from airflow_provider_timextender.hooks import TimeXtenderHook
 from airflow_provider_timextender.inputs import to_seconds
 from airflow_provider_timextender.life import Limits
+from airflow_provider_timextender.shown import SHOWN_KEY, Shown
 from airflow_provider_timextender.verdict import Run
 from airflow_provider_timextender.worlds import backstop
 
@@ -37,12 +38,14 @@ class DefersMixin(BaseOperator):
         context: Context,
         run: Run,
         limits: Limits,
+        shown: Shown,
         *,
         known_key: bool,
         returns: Literal["trigger_id", "result"] | None,
     ) -> NoReturn:
         """Defer, with limits that count from when the run was asked for.
 
+        :param shown: what the task's log shows of the execution.
         :param returns: what the task returns after a success; ``None`` if a worker has to go on then.
         """
         # Imported here, as nobody needs it when a DAG is parsed.
@@ -70,6 +73,7 @@ class DefersMixin(BaseOperator):
                 max_unreachable=limits.max_unreachable,
                 known_key=known_key,
                 resumed=run.resumed or run.active_at is not None,
+                shown=shown.to_dict() if shown.count else None,
                 end_with=None if maps or returns is None else end_with(self, returns),
             ),
             method_name="execute_complete",
@@ -80,6 +84,7 @@ class DefersMixin(BaseOperator):
         self, next_method: str, next_kwargs: Mapping[str, Any] | None, context: Context
     ) -> Any:
         """Resume after an event, or after Airflow has lost or ended the wait, which is told like an event."""
+        self._take_over_shown(context)
         event = (next_kwargs or {}).get("event")
         if next_method == "__fail__":
             told = next_kwargs or {}
@@ -95,6 +100,17 @@ class DefersMixin(BaseOperator):
             }
             next_method = "execute_complete"
         return getattr(self, next_method)(context, event)
+
+    def _take_over_shown(self, context: Context) -> None:
+        """Keep for another try which lines a trigger has shown, as Airflow deletes XComs before that."""
+        store: Any = context.get("task_state_store")
+        ti: Any = context["ti"]
+        if store is None or (shown := self._pushed(context, SHOWN_KEY)) is None:
+            return
+        try:
+            store.set(SHOWN_KEY, {**shown, "try": ti.try_number})
+        except Exception:
+            self.log.warning("Could not keep which lines were shown", exc_info=True)
 
     def _pushed(self, context: Context, key: str, *, unknown: str | None = None) -> Any:
         ti: Any = context["ti"]

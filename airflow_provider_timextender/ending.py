@@ -9,7 +9,6 @@ import asyncio
 import logging
 import re
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, Literal
 
 from airflow.providers.common.compat.sdk import BaseOperator
@@ -17,11 +16,9 @@ from airflow.triggers.base import BaseTrigger, StartTriggerArgs
 
 from airflow_provider_timextender.inputs import NOT_GIVEN
 from airflow_provider_timextender.worlds import backstop
+from airflow_provider_timextender.xcoms import CAN_BE_HAD, push
 
 log = logging.getLogger(__name__)
-
-PUSH_TIMEOUT = 60
-"""Seconds that the XCom of a task's result may take."""
 
 _NAMES = "ds|ds_nodash|ts|ts_nodash|logical_date|data_interval_start|data_interval_end|dag_run|run_id"
 _VALUE = r"""(?:'[^'{}]*'|"[^"{}]*"|[\d.]+)"""
@@ -65,8 +62,6 @@ def end_with(
 
     :param returns: what the task returns.
     """
-    # Before Airflow 3.3 no triggerer can push an XCom so that a task gets what was pushed.
-    possible = hasattr(BaseTrigger, "on_kill")
     left_to_do = (
         task.outlets  # their events are sent by a worker
         or task._post_execute_hook is not None
@@ -74,7 +69,7 @@ def end_with(
         or SHOWS_NAME.search(task.map_index_template or "")  # a worker renders it
         or not type(task).__module__.startswith(__package__)  # a subclass may do more at the end
     )
-    if not possible or left_to_do or worker_has_to_tell():
+    if not CAN_BE_HAD or left_to_do or worker_has_to_tell():
         return None
     return returns if task.do_xcom_push else "nothing"
 
@@ -99,20 +94,9 @@ async def can_end_task(trigger: BaseTrigger, result: Mapping[str, Any], ending: 
     if ending == "nothing":
         return True
     # Not by the event: Airflow 3 would encode the value once more than a worker does, and would pass by a
-    # custom XCom backend, which may also be slow; hence the thread.
-    from airflow.sdk.execution_time.xcom import XCom
-
-    push = partial(
-        XCom.set,
-        key="return_value",
-        value=result["trigger_id"] if ending == "trigger_id" else dict(result),
-        dag_id=ti.dag_id,
-        task_id=ti.task_id,
-        run_id=ti.run_id,
-        map_index=ti.map_index,
-    )
+    # custom XCom backend.
     try:
-        await asyncio.wait_for(asyncio.to_thread(push), PUSH_TIMEOUT)
+        await push(ti, "return_value", result["trigger_id"] if ending == "trigger_id" else dict(result))
     except Exception:
         trigger.log.warning("The task ends on a worker, as its result could not be pushed", exc_info=True)
         return False

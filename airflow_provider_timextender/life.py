@@ -45,7 +45,7 @@ from airflow_provider_timextender.jobs_api import (
     job_status,
     known,
 )
-from airflow_provider_timextender.logs import LastLines, relay
+from airflow_provider_timextender.logs import LastLines
 from airflow_provider_timextender.model import (
     BLANK_GUID,
     Execution,
@@ -59,6 +59,7 @@ from airflow_provider_timextender.model import (
     job_with,
 )
 from airflow_provider_timextender.naming import Named, Of, called, said
+from airflow_provider_timextender.shown import Shows, show_new, show_rest
 from airflow_provider_timextender.submission import (
     Adopted,
     NotQueued,
@@ -103,16 +104,15 @@ HOW_TO_DECIDE = (
 )
 
 
-class World(Protocol):
+class World(Shows, Protocol):
     """What a wait may touch.
 
-    :ivar log: the task's log. :ivar understood: the subjects of calls that have been answered in the right
-        shape before. :ivar every: the log of a busy job is read at every so many-th look.
+    :ivar understood: the subjects of calls that have been answered in the right shape before.
+    :ivar every: the log of a busy job is read at every so many-th look.
     :ivar longest_pause: seconds that pass at most before a read is repeated, unless the server asks for more.
     :ivar hands_over: the first rest of a wait is its end here, as it goes on in the triggerer.
     """
 
-    log: Any
     understood: set[str]
     longest_pause: float
 
@@ -133,9 +133,6 @@ class World(Protocol):
 
     async def status(self, job_id: str) -> tuple[JobStatus, datetime]:
         """Return what a job does, and when that was asked for."""
-
-    async def sleep(self, seconds: float) -> None:
-        """Let time pass."""
 
     async def rest(self, run: Run, limits: Limits) -> None:
         """Let time pass until the next look: a poll interval, or what is left of the wait if that is less."""
@@ -350,10 +347,9 @@ class Wait:
             return await self.tell(await self.follow())
 
     async def tell(self, verdict: Final) -> dict[str, Any]:
-        """Write an execution's log, and return or raise what it has come to."""
+        """Show what is left of an execution's log, and return or raise what it has come to."""
         if isinstance(verdict, (Succeeded, Failed)):
-            for _ in relay(verdict.execution, self.run.job_name, self._world.log):
-                await self._world.sleep(0)
+            await show_rest(self._world, verdict.execution, self.run.job_name)
         return conclude(verdict, self.run.job_name)
 
     async def follow(self) -> Final:
@@ -423,7 +419,16 @@ class Wait:
                 self._world.log.warning("%s", said(f"of its executions, {passed_over}", run))
                 run = replace(run, warned=True)
         self.run, self.looked = run, True
-        return judge(run, status, executions, at)
+        verdict = judge(run, status, executions, at)
+        if isinstance(verdict, Waiting):
+            await self._show_new(executions)
+        return verdict
+
+    async def _show_new(self, executions: Sequence[Execution]) -> None:
+        # Of those since a moment, the one that counts is known when it is over.
+        for execution in executions:
+            if self.run.trigger_id is not None and execution.is_under(self.run.trigger_id):
+                await show_new(self._world, execution, self.run.job_name)
 
     async def _log(self, run: Run, at: datetime) -> tuple[Run, list[Execution]]:
         lines = LastLines(run.trigger_id, run.completed_after)

@@ -14,7 +14,7 @@ from typing import Any, overload
 from airflow_provider_timextender.errors import InvalidInput
 from airflow_provider_timextender.inputs import to_time
 from airflow_provider_timextender.model import SEVERITY_LEVELS, Execution, Log, plain
-from airflow_provider_timextender.naming import Named, Of, said
+from airflow_provider_timextender.naming import Named, said
 
 RELAY_LIMIT = 1000
 """How many lines of an execution's log an operator repeats in its task log: the last ones."""
@@ -212,15 +212,6 @@ def write(logs: Sequence[Log], count: int, logger: Any) -> Iterator[None]:
         more = "..." if len(entry.message) > MAX_LINE else ""
         logger.log(entry.level, "TimeXtender: %s%s%s", stamp, plain(entry.message[:MAX_LINE]), more)
         yield
-
-
-def relay(execution: Execution, job_name: str | None, logger: Any) -> Iterator[None]:
-    """Write how an execution ended, and its log, as :func:`write` does."""
-    state = execution.state.value if execution.state else "over"
-    of = Of(execution.job_id, job_name, execution.trigger_id)
-    logger.info("%s", said(f"the execution {state}, and its log follows.", of))
-    warn_of_problems(execution, logger, set())
-    yield from write(execution.logs, execution.log_count, logger)
 
 
 def warn_of_problems(execution: Execution, logger: Any, told: set[str]) -> None:

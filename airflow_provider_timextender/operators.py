@@ -39,6 +39,7 @@ from airflow_provider_timextender.life import Life, Limits, Task, run_through
 from airflow_provider_timextender.logs import LogFilter, warn_of_problems, warn_that_it_runs_on, write
 from airflow_provider_timextender.model import Execution, Job, pick
 from airflow_provider_timextender.naming import Named, Of, said
+from airflow_provider_timextender.shown import Shown
 from airflow_provider_timextender.verdict import Run
 from airflow_provider_timextender.worlds import TaskOnWorker, show_name
 
@@ -216,9 +217,9 @@ class ExecuteJobOperator(DefersMixin):
                 # Failing now would let a retry run the load a second time.
                 self.log.warning("Could not push the XCom %s = %s", key, value, exc_info=True)
 
-    def _defer(self, context: Context, run: Run, limits: Limits) -> NoReturn:
+    def _defer(self, context: Context, run: Run, limits: Limits, shown: Shown) -> NoReturn:
         returns: Literal["trigger_id"] | None = None if run.trigger_id is None else "trigger_id"
-        self.defer_to_trigger(context, run, limits, known_key=True, returns=returns)
+        self.defer_to_trigger(context, run, limits, shown, known_key=True, returns=returns)
 
     def _stop(self, life: Life, error: BaseException, *, lasts: bool) -> NoReturn:
         """Raise what the end of a wait for an execution means for this task.

@@ -31,8 +31,9 @@ from airflow_provider_timextender.jobs_api import LIST_OF
 from airflow_provider_timextender.life import Limits, Wait, run_through
 from airflow_provider_timextender.model import Job
 from airflow_provider_timextender.naming import Named, Of, said
+from airflow_provider_timextender.shown import Shown
 from airflow_provider_timextender.verdict import Run, Waiting, for_people, result_of
-from airflow_provider_timextender.worlds import Worker, show_name
+from airflow_provider_timextender.worlds import Worker, memory_of, show_name
 
 MIN_INTERVAL = 1.0
 """Seconds between two looks of the triggerer where none were wanted."""
@@ -209,16 +210,21 @@ class JobStatusSensor(DefersMixin, BaseSensorOperator):
         end = began + span(self.timeout)
         # The interval counts in the triggerer only; on a worker, the base class lets it pass.
         limits = Limits(self.poke_interval or MIN_INTERVAL, self.hook.max_unreachable, end, WaitTimeout())
-        world = Worker(self.hook, self.log, defer=partial(self._defer, context) if self.deferrable else None)
+        world = Worker(
+            self.hook,
+            self.log,
+            memory=memory_of(context, self.log, self.retries or 0, lasts=not self._forgets),
+            defer=partial(self._defer, context) if self.deferrable else None,
+        )
         # A sensor before this process may have looked for it, and has read the log then.
         looked = (now - began).total_seconds() >= max(self.poke_interval, 0.001)
         if looked:
             world.understood.add(f"{LIST_OF}log")
         return Wait(world, run, limits, looked=looked)
 
-    def _defer(self, context: Context, run: Run, limits: Limits) -> NoReturn:
+    def _defer(self, context: Context, run: Run, limits: Limits, shown: Shown) -> NoReturn:
         looked = self._wait is not None and self._wait.looked
-        self.defer_to_trigger(context, run, limits, known_key=looked, returns="result")
+        self.defer_to_trigger(context, run, limits, shown, known_key=looked, returns="result")
 
     @property
     def _forgets(self) -> bool:

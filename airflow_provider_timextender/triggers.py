@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any, Literal
@@ -19,9 +19,11 @@ from airflow_provider_timextender.logs import warn_that_it_runs_on
 from airflow_provider_timextender.model import Job
 from airflow_provider_timextender.naming import Of
 from airflow_provider_timextender.polling import shared_poll
+from airflow_provider_timextender.shown import Memory, Shown
 from airflow_provider_timextender.verdict import event_of, for_people
 from airflow_provider_timextender.watching import JobFinishedTrigger as JobFinishedTrigger
 from airflow_provider_timextender.worlds import BACKSTOP, Triggerer
+from airflow_provider_timextender.xcoms import CAN_BE_HAD, InXCom
 
 
 class JobExecutionTrigger(BaseTrigger):
@@ -49,6 +51,7 @@ class JobExecutionTrigger(BaseTrigger):
     :param max_unreachable: seconds without one good look after which the wait is given up.
     :param known_key: a look has succeeded before, so that a refusal, of the key or whatever, may pass.
     :param resumed: somebody has waited before, so that the job may have been active unseen.
+    :param shown: what the task's log shows of the execution already, as :class:`~.shown.Shown` is stored.
     :param end_with: after a success, end the task from here, without a worker: ``"trigger_id"`` or
         ``"result"`` is its return value then, ``"nothing"`` if it has none; ``None`` resumes the task.
     """
@@ -70,6 +73,7 @@ class JobExecutionTrigger(BaseTrigger):
         max_unreachable: float | str = 900,
         known_key: bool = False,
         resumed: bool = False,
+        shown: Mapping[str, Any] | None = None,
         end_with: Literal["trigger_id", "result", "nothing"] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -89,6 +93,7 @@ class JobExecutionTrigger(BaseTrigger):
             "max_unreachable": max_unreachable,
             "known_key": known_key,
             "resumed": resumed,
+            "shown": shown,
             "end_with": end_with,
         }
         # Nothing is checked here: Airflow 3.3.2 lets the whole triggerer fail if a trigger cannot be made.
@@ -134,7 +139,7 @@ class JobExecutionTrigger(BaseTrigger):
         moved = given["asked_at"] is not None and (now - began).total_seconds() > interval
         looked = given["known_key"] or moved
         async with shared_poll(given["timextender_conn_id"], interval) as poll:
-            world = Triggerer(poll, self.log, limits.end)
+            world = Triggerer(poll, self.log, limits.end, self._memory())
             await world.rest()
             for warning in () if looked else poll.warnings:  # which no worker has told this task
                 self.log.warning("Airflow connection %r: %s", given["timextender_conn_id"], warning)
@@ -149,6 +154,11 @@ class JobExecutionTrigger(BaseTrigger):
             self._of = Of(job.id, job.name, given["trigger_id"])
             run = replace(run_of(job.id, job_name=job.name), resumed=given["resumed"] or moved)
             return await Wait(world, run, limits, looked=looked, just=looked).outcome()
+
+    def _memory(self) -> Memory:
+        # `dag.test()` runs triggers without their task.
+        keeper = InXCom(self.task_instance) if CAN_BE_HAD and self.task_instance is not None else None
+        return Memory(self.log, Shown.from_dict(self.arguments["shown"]), keeper)
 
     def _limits(self, interval: float) -> tuple[datetime, Limits]:
         """Return when the wait began, and its limits."""

@@ -17,6 +17,7 @@ from airflow_provider_timextender.inputs import span
 from airflow_provider_timextender.jobs_api import Call, job_status, list_jobs
 from airflow_provider_timextender.model import Job, JobStatus, canonical
 from airflow_provider_timextender.naming import Named
+from airflow_provider_timextender.shown import NOTHING, SHOWN_KEY, Memory, Shown
 from airflow_provider_timextender.submission import Record, Tries
 from airflow_provider_timextender.verdict import Run, Waiting
 
@@ -46,6 +47,10 @@ def backstop(seconds: float) -> timedelta:
     return span(seconds) + BACKSTOP
 
 
+Defer = Callable[[Run, life.Limits, Shown], NoReturn]
+"""Hands a wait over to a trigger, with what the task's log shows of the execution."""
+
+
 class Carries(Protocol):
     """What a worker sends calls with: the hook."""
 
@@ -61,15 +66,17 @@ class Carries(Protocol):
 class Worker:
     """A worker's world; its time goes on whatever is done to the clock.
 
+    :param memory: of what the log shows; without, that of this process.
     :param defer: ends a wait here, to go on with it in the triggerer; without, the wait goes on here.
     """
 
     every = 2
 
     def __init__(
-        self, hook: Carries, log: Any, *, defer: Callable[[Run, life.Limits], NoReturn] | None = None
+        self, hook: Carries, log: Any, *, memory: Memory | None = None, defer: Defer | None = None
     ) -> None:
         self.log = log
+        self.memory = memory or Memory(log)
         self.understood = hook.understood
         self.longest_pause = life.MAX_PAUSE
         self.hands_over = defer is not None
@@ -101,7 +108,7 @@ class Worker:
     async def rest(self, run: Run, limits: life.Limits) -> None:
         """Defer, or let a poll interval pass."""
         if self._defer is not None:
-            self._defer(run, limits)
+            self._defer(run, limits, await self.memory.recall() or NOTHING)
         time.sleep(min(limits.interval, limits.left(self.now())))
 
     def renew(self) -> None:
@@ -126,17 +133,13 @@ class TaskOnWorker(Worker):
         *,
         retries: int,
         tell: Callable[[Named], None],
-        defer: Callable[[Run, life.Limits], NoReturn] | None,
+        defer: Defer | None,
     ) -> None:
-        super().__init__(hook, log, defer=defer)
-        ti: Any = context["ti"]
-        dag_run: Any = context.get("dag_run")
+        super().__init__(hook, log, memory=memory_of(context, log, retries), defer=defer)
         self._store: Any = context.get("task_state_store")  # Airflow 3.3 and later
         self.tell = tell
         self.show_name = partial(show_name, context)
-        self.tries = Tries(
-            ti.try_number, ti.max_tries or 0, retries, getattr(dag_run, "clear_number", None) or 0
-        )
+        self.tries = _tries(context, retries)
 
     @property
     def lasts(self) -> bool:
@@ -185,6 +188,41 @@ class TaskOnWorker(Worker):
             self.log.warning("Could not show the state", exc_info=True)
 
 
+def memory_of(context: Any, log: Any, retries: int, *, lasts: bool = True) -> Memory:
+    """Return what a task on a worker knows of what its log shows.
+
+    :param lasts: its process goes on until the wait is over or is handed over.
+    """
+    store, tries = context.get("task_state_store"), _tries(context, retries)
+    # The first process of the first try finds nothing there.
+    keeper = None if store is None else _InStore(store, tries, asks=tries.number > 1 or not lasts)
+    return Memory(log, NOTHING if lasts else None, keeper)
+
+
+class _InStore:
+    """The task state store, which outlives the tries of a task; a cleared task shows everything again."""
+
+    def __init__(self, store: Any, tries: Tries, *, asks: bool) -> None:
+        self._store = store
+        self._tries = tries
+        self._asks = asks
+
+    async def get(self) -> Any:
+        """Return what this try has kept, or one before it that this one goes on with."""
+        stored = self._store.get(SHOWN_KEY) if self._asks else None
+        own = stored is not None and stored.get("try") == self._tries.number
+        return stored if own or not self._tries.is_first() else None
+
+    async def set(self, value: dict[str, Any]) -> None:
+        """Keep it."""
+        self._store.set(SHOWN_KEY, {**value, "try": self._tries.number})
+
+
+def _tries(context: Any, retries: int) -> Tries:
+    ti, dag_run = context["ti"], context.get("dag_run")
+    return Tries(ti.try_number, ti.max_tries or 0, retries, getattr(dag_run, "clear_number", None) or 0)
+
+
 def show_name(context: Any, of: Named) -> None:
     """Let ``{{ job_name }}`` stand in a task's ``map_index_template`` for the job's name, or else its id.
 
@@ -200,12 +238,14 @@ class Triggerer:
     """The triggerer's world: it only reads, and what a job does is known from a poll that all share.
 
     :param end: when the wait ends, for which no look of the poll is awaited.
+    :param memory: of what the log shows.
     """
 
     hands_over = False
 
-    def __init__(self, poll: Poll, log: Any, end: datetime) -> None:
+    def __init__(self, poll: Poll, log: Any, end: datetime, memory: Memory) -> None:
         self.log = log
+        self.memory = memory
         self.understood = poll.understood
         # The pace of the poll is pause enough.
         self.longest_pause = poll.interval

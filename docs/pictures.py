@@ -20,13 +20,14 @@ PACKAGE = Path(__file__).parents[1] / "airflow_provider_timextender"
 LAYERS: Mapping[str, tuple[str, ...]] = {
     "a terminal": ("__main__", "cli", "commands", "reporting", "terminal"),
     "Airflow's side": (
-        "operators", "sensors", "triggers", "watching", "deferral", "ending", "polling", "hooks", "reading",
+        "operators", "sensors", "triggers", "watching", "deferral", "ending", "xcoms", "polling", "hooks",
+        "reading",
     ),
     "the worlds": ("worlds", "carrier"),
     "the life": ("life",),
     "data and rules": (
         "recording", "check", "evidence", "connection", "exporting", "files", "formats", "inputs",
-        "logs", "tables", "submission", "verdict", "jobs_api", "arriving", "vocabulary", "model",
+        "logs", "shown", "tables", "submission", "verdict", "jobs_api", "arriving", "vocabulary", "model",
         "errors", "naming", "provider_info",
     ),
     "the other side of the wire": ("simulator",),

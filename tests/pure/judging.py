@@ -6,7 +6,9 @@ It knows nothing of the package but the names of its errors.
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime, timezone
 from itertools import pairwise
 from typing import Any
 
@@ -14,12 +16,13 @@ from . import virtual
 from .virtual import Airflow, Ended, Plan, Universe, execution_of
 
 BAD = ("wrong", "double", "lost")
-"""What may not be: a falsehood, a second load without a reason, a load of which nobody knows any more."""
+"""What may not be: a falsehood, which a log line is that stands there twice or never, a second load without a
+reason, a load of which nobody knows any more."""
 
 
 def judged(universe: Universe) -> list[str]:
     """Return what is bad about how it went."""
-    bad = [said for task in universe.tasks for said in (*doubles(task), *judge(task))]
+    bad = [said for task in universe.tasks for said in (*doubles(task), *judge(task), *judge_lines(task))]
     return [*bad, "lost: it goes on for ever"] if universe.endless else bad
 
 
@@ -91,6 +94,33 @@ def judge(task: Airflow) -> Iterator[str]:
         since = ended.at
     if [ended.error for ended in task.ended] == ["SubmissionUncertain"] * 2 and not task.plan.deaths:
         yield f"lost: cleared, and still uncertain: {task.ended[1].message}"
+
+
+def judge_lines(task: Airflow) -> Iterator[str]:
+    """Hold what the task's log shows of the executions' logs against these."""
+    plan, shown = task.plan, Counter(task.log.lines)
+    there: Counter[str] = Counter()
+    for one in task.universe.world.executions:
+        there += lines_of(one)
+    # Of a line that is shown, nobody can know if the process dies then.
+    deaths = [number for number in plan.deaths if number <= len(task.universe.points)]
+    more = sum(task.universe.points[number - 1] == virtual.LINES_SHOWN for number in deaths)
+    forgets = (
+        plan.clear or plan.store_fails or plan.taken_for_dead or not (plan.lasts or task.tries.number == 1)
+    )
+    if not forgets and any(count > there[line] * (1 + more) for line, count in shown.items()):
+        yield f"wrong: lines are shown twice: {shown - there}"
+    if task.ended and not task.ended[-1].error and plan.wait:
+        execution = execution_of(task.universe, task.ended[-1].result)
+        if execution is not None and (missing := lines_of(execution) - shown):
+            yield f"wrong: lines are never shown: {missing}"
+
+
+def lines_of(execution: Any) -> Counter[str]:
+    """Return the lines of an execution as they are shown."""
+    stamps = (datetime.fromtimestamp(line.at, timezone.utc) for line in execution.lines)
+    texts = zip(stamps, execution.lines, strict=True)
+    return Counter(f"[{stamp.isoformat(timespec='seconds')}] {line.message}" for stamp, line in texts)
 
 
 def judge_green(task: Airflow, ended: Ended, since: float) -> Iterator[str]:

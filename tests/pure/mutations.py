@@ -25,7 +25,7 @@ from .virtual import Plan
 
 PACKAGE = airflow_provider_timextender.__name__
 
-MODULES = ("verdict", "submission", "life")
+MODULES = ("verdict", "submission", "shown", "life")
 """The modules with the rules of a life, each after those that it imports."""
 
 
@@ -331,6 +331,42 @@ MUTATIONS = (
         "life",
         "            if self.trigger_id is not None:\n                self._finish()\n                return self.trigger_id\n",
         "",
+        ("undisturbed",),
+    ),
+    # What the task's log shows.
+    Mutation(
+        "what is shown is remembered",
+        "shown",
+        "        self._shown = shown\n        if self._keeper is not None:\n            try:\n                await self._keeper.set",
+        "        if self._keeper is not None:\n            try:\n                await self._keeper.set",
+        ("undisturbed",),
+    ),
+    Mutation(
+        "what is shown is kept for the next process",
+        "shown",
+        "                await self._keeper.set(shown.to_dict())\n",
+        "                pass\n",
+        ("deaths",),
+    ),
+    Mutation(
+        "what is kept is asked for",
+        "shown",
+        "                stored = await self._keeper.get()\n",
+        "                stored = None\n",
+        ("deaths",),
+    ),
+    Mutation(
+        "the end shows what was not shown",
+        "shown",
+        "    if missing:\n        await _show(place, shown, missing, left_out)\n",
+        "",
+        ("undisturbed",),
+    ),
+    Mutation(
+        "the end shows no more than what was not shown",
+        "shown",
+        "    missing = shown.missing(execution)[-RELAY_LIMIT:]\n",
+        "    missing = execution.logs\n",
         ("undisturbed",),
     ),
 )

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from .explore import FAMILIES, MODES, at_each_point, describe, explore, lived, table, undisturbed
-from .mutations import MUTATIONS, Mutation, catch, made_with
+from .mutations import MODULES, MUTATIONS, Mutation, catch, made_with
 from .virtual import Plan
 
 by_rule = pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.rule)
@@ -41,12 +41,18 @@ def test_a_plan_is_described_as_it_is_made() -> None:
 
 @by_rule
 def test_a_rule_can_be_taken_out(mutation: Mutation) -> None:
-    assert set(made_with(mutation)) == {"verdict", "submission", "life"}
+    assert set(made_with(mutation)) == set(MODULES)
     assert set(mutation.families) <= {make.__name__ for make, _ in FAMILIES}
 
 
 @pytest.mark.parametrize(
-    "rule", ["the record is kept before the request", "an idle job says nothing about the execution"]
+    "rule",
+    [
+        "the record is kept before the request",
+        "an idle job says nothing about the execution",
+        "what is shown is kept for the next process",
+        "the end shows what was not shown",
+    ],
 )
 def test_what_is_taken_out_is_noticed(rule: str) -> None:
     (mutation,) = (mutation for mutation in MUTATIONS if mutation.rule == rule)

@@ -11,6 +11,7 @@ import pytest
 from airflow_provider_timextender import life
 from airflow_provider_timextender.errors import WaitTimeout
 from airflow_provider_timextender.model import JobState, JobStatus
+from airflow_provider_timextender.shown import Memory
 from airflow_provider_timextender.verdict import Run
 
 BEGAN = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -32,6 +33,7 @@ class Busy:
         self.looks = 0
         self.reads: list[int] = []
         self.understood: set[str] = set()
+        self.memory = Memory(self.log)
 
     def now(self) -> datetime:
         return BEGAN + timedelta(seconds=self.looks)

@@ -18,11 +18,14 @@ import rich.pretty
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_timextender import connection, errors, logs, model, verdict, vocabulary
+from airflow_provider_timextender import connection, errors, model, verdict, vocabulary
 from airflow_provider_timextender import jobs_api as api
 from airflow_provider_timextender.carrier import Mask, receive
+from airflow_provider_timextender.life import run_through
+from airflow_provider_timextender.shown import show_rest
 
 from ..conftest import API_KEY
+from .test_shown import Place
 
 JOB = "3f2504e0-4f89-11d3-9a0c-0305e82c3301"
 TRIGGER = "7d444840-9dc0-11d1-b245-5ffdce74fad2"
@@ -135,7 +138,8 @@ def test_r41_no_execution_can_forge_a_line_or_fill_the_log(caplog: pytest.LogCap
     assert is_plain(str(caught.value))
     assert is_plain(str(execution.trigger_id))
     assert len(json.dumps(verdict.event_of(caught.value))) < 2048
-    list(logs.relay(execution, EVIL, logging.getLogger("tests.task")))
+    place = Place(logging.getLogger("tests.task"))
+    run_through(show_rest(place, execution, EVIL))
     assert len(caplog.messages) == 8, "the state, that no time is told, and the entries"
     assert all(is_plain(message) and len(message) < 25_000 for message in caplog.messages)
 

@@ -21,7 +21,7 @@ from functools import cache
 from types import ModuleType
 from typing import Any, Literal
 
-from airflow_provider_timextender import errors, life, submission, verdict
+from airflow_provider_timextender import errors, life, shown, submission, verdict
 from airflow_provider_timextender.jobs_api import Answer, Call, job_status, list_jobs, read
 from airflow_provider_timextender.model import JobStatus
 from airflow_provider_timextender.naming import Named, Of
@@ -54,7 +54,7 @@ TAKEN: tuple[Fault, ...] = ("lost, taken", "503, taken", "cut, taken", "answered
 Made = Mapping[str, ModuleType]
 """The modules with the rules of a life, by name."""
 
-AS_IT_IS: Made = {"life": life, "submission": submission, "verdict": verdict}
+AS_IT_IS: Made = {"life": life, "shown": shown, "submission": submission, "verdict": verdict}
 
 
 @dataclass(frozen=True)
@@ -107,10 +107,11 @@ class Cleared(BaseException):
 class Deferred(BaseException):
     """The task goes on in the triggerer."""
 
-    def __init__(self, run: Any, limits: Any) -> None:
+    def __init__(self, run: Any, limits: Any, shown: Any) -> None:
         super().__init__()
         self.run = run
         self.limits = limits
+        self.shown = shown
 
 
 @types.coroutine
@@ -144,9 +145,10 @@ SAMPLE: Mapping[str, Dialect] = {
 
 @dataclass
 class Log:
-    """A task's log: what was warned of."""
+    """A task's log, of all its tries: what was warned of, and which lines of TimeXtender's it shows."""
 
     warnings: list[str] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
 
     def warning(self, text: str, *values: object, exc_info: bool = False) -> None:
         self.warnings.append(text % values if values else text)
@@ -155,7 +157,9 @@ class Log:
         """Write nothing."""
 
     def log(self, level: int, text: str, *values: object) -> None:
-        if level >= logging.WARNING:
+        if text.startswith("TimeXtender: "):
+            self.lines.append("".join(map(str, values)))
+        elif level >= logging.WARNING:
             self.warning(text, *values)
 
 
@@ -341,6 +345,7 @@ class Airflow:
     :ivar foreign: errors that are none of the package's.
     :ivar asked: when it has sent a request for the job.
     :ivar told: when it has told other tasks of which execution.
+    :ivar shown: what the store keeps of the lines that the log shows, and an XCom of this try.
     """
 
     def __init__(self, universe: Universe, *, fragile: bool, after: float = 0.0) -> None:
@@ -349,6 +354,7 @@ class Airflow:
         self.fragile = fragile
         self.tries = universe.made["submission"].Tries(1, self.plan.retries, self.plan.retries)
         self.stored: str | None = None
+        self.shown: dict[str, Any] = {}
         self.xcom: str | None = None
         self.log = Log()
         self.ended: list[Ended] = []
@@ -373,10 +379,15 @@ class Airflow:
         self.tries = tries
         self.began.append(at)
         self.xcom = None
+        self.shown.pop("xcom", None)
+        if cleared:
+            self.shown.clear()
         self._go_on(at)
 
     def _go_on(self, at: float, event: Any = ...) -> None:
         self.heeded += 1
+        if "xcom" in self.shown and self.plan.lasts:  # as a worker does first when it resumes a task
+            self.shown["store"] = self.shown["xcom"]
         self.universe.spawn(self._work(self.heeded, event), at)
 
     async def _work(self, process: int, event: Any) -> None:
@@ -469,7 +480,7 @@ class Airflow:
             run = made["verdict"].Run(
                 asked.job_id, asked.trigger_id, asked.asked_at, START_TIMEOUT, resumed=resumed
             )
-            world = _InTriggerer(self, process, deferred.limits.end)
+            world = _InTriggerer(self, process, deferred.limits.end, deferred.shown)
             try:
                 wait = made["life"].Wait(world, run, deferred.limits, looked=True, just=True)
                 event = await wait.outcome()
@@ -499,8 +510,9 @@ class _Place:
     every = 2
     hands_over = False
 
-    def __init__(self, task: Airflow, process: int) -> None:
+    def __init__(self, task: Airflow, process: int, shown: Any, keeper: Any) -> None:
         self.log = task.log
+        self.memory = task.universe.made["shown"].Memory(task.log, shown, keeper)
         self.understood: set[str] = set()
         self._task = task
         self._process = process
@@ -526,7 +538,7 @@ class _Place:
 
     async def sleep(self, seconds: float) -> None:
         await until(self._universe.clock + seconds)
-        self.point("slept")
+        self.point("slept" if seconds else LINES_SHOWN)
 
     async def rest(self, run: Any, limits: Any) -> None:
         await self.sleep(min(limits.interval, limits.left(self.now())))
@@ -538,11 +550,32 @@ class _Place:
         self.point("show")
 
 
+class _Keeper:
+    """Keeps what the log shows, in the task state store or in an XCom."""
+
+    def __init__(self, task: Airflow, process: int, where: str) -> None:
+        self._task = task
+        self._process = process
+        self._where = where
+
+    async def get(self) -> Any:
+        return self._task.shown.get(self._where)
+
+    async def set(self, value: Any) -> None:
+        self._task.point(self._process, LINES_SHOWN)
+        self._task.shown[self._where] = json.loads(json.dumps(value))
+
+
+LINES_SHOWN = "lines shown"
+"""The point at which lines are in the log, and nothing has kept yet that they are."""
+
+
 class _OnWorker(_Place):
     """A worker's world."""
 
     def __init__(self, task: Airflow, process: int) -> None:
-        super().__init__(task, process)
+        keeper = _Keeper(task, process, "store") if task.plan.lasts else None
+        super().__init__(task, process, task.universe.made["shown"].NOTHING, keeper)
         self.hands_over = task.plan.mode != "worker"
         self.lasts = task.plan.lasts
         self.tries = task.tries
@@ -550,7 +583,7 @@ class _OnWorker(_Place):
     async def rest(self, run: Any, limits: Any) -> None:
         if self.hands_over:
             self.point("defer")
-            raise Deferred(run, limits)
+            raise Deferred(run, limits, await self.memory.recall())
         await super().rest(run, limits)
 
     def recall(self) -> Any:
@@ -594,8 +627,9 @@ class _InTriggerer(_Place):
     longest_pause = INTERVAL
     every = 3
 
-    def __init__(self, task: Airflow, process: int, end: datetime) -> None:
-        super().__init__(task, process)
+    def __init__(self, task: Airflow, process: int, end: datetime, known: Any) -> None:
+        keeper = _Keeper(task, process, "xcom") if task.plan.lasts else None
+        super().__init__(task, process, known, keeper)
         self._end = end
 
     async def send(self, call: Call[Any]) -> Any:

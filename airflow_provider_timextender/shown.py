@@ -1,0 +1,184 @@
+"""What of an execution's log stands in the task's log already: each line is shown once, as it comes.
+
+A log grows at its end, as a rule, so that a number of entries tells what is new. A mark of each entry that is
+shown is kept beside that number. Where a log does not begin with these, say because it has the newest first,
+each of its entries is compared with them.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, Protocol, Self
+
+from airflow_provider_timextender.logs import RELAY_LIMIT, warn_of_problems, write
+from airflow_provider_timextender.model import AsDict, Execution, Log
+from airflow_provider_timextender.naming import Of, said
+
+SHOWN_KEY = "timextender_shown"
+"""Where a task's state store, and an XCom that only a trigger writes, keep it."""
+
+_MARK = 8
+"""How many characters the mark of an entry has."""
+
+
+@dataclass(frozen=True)
+class Shown(AsDict):
+    """How much of an execution's log a task's log shows.
+
+    :ivar key: the execution's. :ivar count: how many of its entries have been shown or left out.
+    :ivar marks: the marks of those that were shown, one after the other, of the last thousand.
+    """
+
+    key: str = ""
+    count: int = 0
+    marks: str = ""
+
+    @classmethod
+    def from_dict(cls, stored: Any) -> Self:
+        """Return what :meth:`~AsDict.to_dict` stored; of anything else, that nothing has been shown."""
+        try:
+            return cls(str(stored["key"]), int(stored["count"]), str(stored["marks"]))
+        except (KeyError, TypeError, ValueError):
+            return cls()
+
+    def of(self, execution: Execution) -> Shown:
+        """Return what of an execution is shown, which is nothing if this is of another one."""
+        return self if self.key == execution.key else Shown(execution.key)
+
+    @property
+    def room(self) -> int:
+        """How many lines may still be shown while the execution runs."""
+        return RELAY_LIMIT - len(self.marks) // _MARK
+
+    def missing(self, execution: Execution) -> Sequence[Log]:
+        """Return the entries that have not been shown."""
+        marks = [_mark(entry) for entry in execution.logs]
+        known = self.count - (execution.log_count - len(marks))
+        if 0 <= known <= len(marks) and self.marks.endswith("".join(marks[:known])):
+            return execution.logs[known:]
+        left = Counter(self.marks[at : at + _MARK] for at in range(0, len(self.marks), _MARK))
+        missing = []
+        for entry, mark in zip(execution.logs, marks, strict=True):
+            if left[mark]:
+                left[mark] -= 1
+            else:
+                missing.append(entry)
+        return missing
+
+    def after(self, entries: Sequence[Log], *, left_out: int) -> Shown:
+        """Return what is shown when some more entries are."""
+        marks = self.marks + "".join(map(_mark, entries))
+        return Shown(self.key, self.count + left_out + len(entries), marks[-RELAY_LIMIT * _MARK :])
+
+
+NOTHING = Shown()
+
+
+def _mark(entry: Log) -> str:
+    told = f"{entry.time} {entry.severity} {len(entry.message)} {entry.message[:1000]}"
+    return b64encode(blake2b(told.encode(errors="replace"), digest_size=_MARK * 3 // 4).digest()).decode()
+
+
+class Keeper(Protocol):
+    """What keeps it for longer than a process lives."""
+
+    async def get(self) -> Any:
+        """Return what was set last, ``None`` for nothing."""
+
+    async def set(self, value: dict[str, Any]) -> None:
+        """Keep plain JSON."""
+
+
+class Memory:
+    """Knows what a task's log shows; trouble with whatever keeps it is a warning.
+
+    :param shown: what is known; ``None`` if that is not even that nothing is shown yet.
+    :param keeper: what is asked, once and when it matters, and told of everything.
+    """
+
+    def __init__(self, log: Any, shown: Shown | None = NOTHING, keeper: Keeper | None = None) -> None:
+        self._log = log
+        self._shown = shown
+        self._keeper = keeper
+        self._asked = False
+
+    async def recall(self) -> Shown | None:
+        """Return it; ``None`` if nobody knows, so that it is better to wait for the end."""
+        if self._keeper is not None and not self._asked:
+            self._asked = True
+            try:
+                stored = await self._keeper.get()
+            except Exception:  # noqa: BLE001 - whatever Airflow has kept it in
+                self._log.warning("Lines may be shown again, as nobody tells which were", exc_info=True)
+            else:
+                self._shown = Shown.from_dict(stored) if stored is not None else self._shown or NOTHING
+        return self._shown
+
+    async def keep(self, shown: Shown) -> None:
+        """Remember it."""
+        self._shown = shown
+        if self._keeper is not None:
+            try:
+                await self._keeper.set(shown.to_dict())
+            except Exception:  # noqa: BLE001
+                self._log.warning("Could not keep which lines were shown", exc_info=True)
+
+
+class Shows(Protocol):
+    """What has a task's log.
+
+    :ivar log: the log itself. :ivar memory: what it shows.
+    """
+
+    log: Any
+    memory: Memory
+
+    async def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+
+
+async def show_new(place: Shows, execution: Execution, job_name: str | None) -> None:
+    """Show what has come to the log of an execution that runs: a thousand lines at most until it is over."""
+    kept = await place.memory.recall()
+    shown = None if kept is None else kept.of(execution)
+    missing = shown.missing(execution) if shown is not None and shown.room else ()
+    if shown is None or not missing:
+        return
+    if not shown.count:
+        place.log.info("%s", said("its log follows as it comes.", _of(execution, job_name)))
+    left_out = max(0, execution.log_count - shown.count - len(missing))
+    shown = await _show(place, shown, missing[: shown.room], left_out)
+    if not shown.room:
+        place.log.info("So many lines are shown while it runs. The last ones follow when it is over.")
+
+
+async def show_rest(place: Shows, execution: Execution, job_name: str | None) -> None:
+    """Show how an execution ended, and of its log what has not been shown: the last thousand lines."""
+    shown = (await place.memory.recall() or NOTHING).of(execution)
+    missing = shown.missing(execution)[-RELAY_LIMIT:]
+    left_out = max(0, execution.log_count - shown.count - len(missing))
+    state = execution.state.value if execution.state else "over"
+    if not shown.count:
+        log = "and its log follows."
+    else:
+        log = "and the rest of its log follows." if missing else "and its log has been shown."
+    place.log.info("%s", said(f"the execution {state}, {log}", _of(execution, job_name)))
+    warn_of_problems(execution, place.log, set())
+    if missing:
+        await _show(place, shown, missing, left_out)
+
+
+async def _show(place: Shows, shown: Shown, entries: Sequence[Log], left_out: int) -> Shown:
+    for _ in write(entries, left_out + len(entries), place.log):
+        await place.sleep(0)  # the triggerer has others to do something for
+    shown = shown.after(entries, left_out=left_out)
+    await place.memory.keep(shown)
+    return shown
+
+
+def _of(execution: Execution, job_name: str | None) -> Of:
+    return Of(execution.job_id, job_name, execution.trigger_id)
