@@ -16,6 +16,8 @@ from airflow.providers.common.compat.sdk import BaseHook
 from airflow.triggers.base import TaskSuccessEvent
 
 from airflow_provider_timextender import polling
+from airflow_provider_timextender.hooks import TimeXtenderHook
+from airflow_provider_timextender.shown import SHOWN_KEY, Shown
 from airflow_provider_timextender.simulator import Fault, Job, Simulator
 from airflow_provider_timextender.triggers import JobExecutionTrigger, JobFinishedTrigger
 
@@ -132,7 +134,7 @@ def test_r39_what_a_release_has_stored_still_rebuilds() -> None:
         "start_timeout", "poll_interval", "timeout", "execution_deadline", "max_unreachable", "known_key",
         "end_with",
     }  # fmt: skip
-    assert set(arguments) == of_0_1_0 | {"resumed", "known_job"}
+    assert set(arguments) == of_0_1_0 | {"resumed", "known_job", "shown"}
     assert JobExecutionTrigger(**{name: arguments[name] for name in of_0_1_0}).arguments == arguments
     assert set(JobFinishedTrigger().serialize()[1]) == {
         "job_ids", "job_names", "states", "timextender_conn_id", "poll_interval"
@@ -471,21 +473,34 @@ def ended_by(one: JobExecutionTrigger) -> Any:
     return event
 
 
+@pytest.fixture
+def xcoms(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The XComs of the task that is deferred."""
+    from airflow.sdk.execution_time.xcom import XCom
+
+    pushed: dict[str, Any] = {}
+
+    def push(*, key: str, value: Any, **of: Any) -> None:
+        assert of == {"dag_id": "d", "task_id": "t", "run_id": "r", "map_index": 3}
+        pushed[key] = json.loads(json.dumps(value))
+
+    monkeypatch.setattr(XCom, "set", push)
+    monkeypatch.setattr(XCom, "get_one", lambda *, key, **of: pushed.get(key))
+    return pushed
+
+
 @ends_tasks
 @pytest.mark.parametrize("end_with", ["trigger_id", "result", "nothing", None])
 def test_a_success_ends_the_task_where_a_triggerer_runs(
-    simulator: Simulator, mocker: Any, end_with: Any
+    simulator: Simulator, xcoms: dict[str, Any], end_with: Any
 ) -> None:
-    push = mocker.patch("airflow.sdk.execution_time.xcom.XCom.set")
     execution = simulator.run("load")
     event = ended_by(trigger(trigger_id=execution.trigger_id, end_with=end_with))
     assert isinstance(event, TaskSuccessEvent) is (end_with is not None)
     if end_with in (None, "nothing"):
-        assert not push.called
+        assert "return_value" not in xcoms
     else:
-        told = push.call_args.kwargs
-        result = told.pop("value")
-        assert told == {"key": "return_value", "dag_id": "d", "task_id": "t", "run_id": "r", "map_index": 3}
+        result = xcoms["return_value"]
         returned = result if end_with == "trigger_id" else result["trigger_id"]
         assert returned == execution.trigger_id
     plain = trigger(trigger_id=execution.trigger_id, end_with=end_with)
@@ -502,14 +517,13 @@ def test_a_result_that_cannot_be_pushed_is_left_to_a_worker(simulator: Simulator
 @ends_tasks
 @pytest.mark.parametrize("end_with", ["trigger_id", "result", "nothing"])
 def test_r42_a_wait_that_began_before_a_listener_was_installed_ends_on_a_worker(
-    simulator: Simulator, mocker: Any, listen: Callable[[str], None], end_with: Any
+    simulator: Simulator, xcoms: dict[str, Any], listen: Callable[[str], None], end_with: Any
 ) -> None:
-    push = mocker.patch("airflow.sdk.execution_time.xcom.XCom.set")
     listen("on_task_instance_success")
     event = ended_by(trigger(trigger_id=simulator.run("load").trigger_id, end_with=end_with))
     assert not isinstance(event, TaskSuccessEvent)
     assert event.payload["state"] == "succeeded"
-    assert not push.called, "a worker pushes it"
+    assert "return_value" not in xcoms, "a worker pushes it"
 
 
 def test_a_failure_resumes_the_task(simulator: Simulator) -> None:
@@ -532,3 +546,48 @@ def test_r31_r32_the_executions_log_is_shown_once_at_its_own_level(
     assert len([1 for level, text in shown if level == "ERROR" and "Invalid column name" in text]) == 1
     assert len([1 for level, text in shown if level == "WARNING" and "were truncated" in text]) == 1
     assert len([1 for _, text in shown if text.endswith("is running.")]) <= 2, "on change only"
+
+
+def shown_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    texts = (record.getMessage() for record in caplog.records if record.name == "tests.trigger")
+    return [text.partition("] ")[2] for text in texts if text.startswith("TimeXtender: ")]
+
+
+@ends_tasks
+def test_r32_a_trigger_that_takes_over_shows_only_what_is_new(
+    simulator: Simulator,
+    xcoms: dict[str, Any],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(JobExecutionTrigger, "log", logging.getLogger("tests.trigger"), raising=False)
+    job = simulator.job("load")
+    job.duration, job.lines = 1.5, 12
+    execution = simulator.run("load")
+    waits = trigger(trigger_id=execution.trigger_id, poll_interval=0.05, end_with="nothing")
+
+    async def die_after(count: int) -> None:
+        one = stored(waits)
+        one.task_instance = DeferredTask()
+        waiting = asyncio.create_task(events_of(one))
+        assert await comes_true(lambda: xcoms.get(SHOWN_KEY, {}).get("count", 0) >= count, pause=0.01)
+        waiting.cancel()
+
+    for count in (2, 4):
+        asyncio.run(die_after(count))
+    assert 4 <= len(shown_lines(caplog)) < job.lines
+    ended_by(stored(waits))
+    assert shown_lines(caplog) == [line.message for line in execution.lines]
+    assert xcoms[SHOWN_KEY]["count"] == len(execution.lines)
+
+
+def test_r32_a_trigger_goes_on_where_the_worker_has_stopped(
+    simulator: Simulator, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(JobExecutionTrigger, "log", logging.getLogger("tests.trigger"), raising=False)
+    execution = simulator.run("load")
+    assert asyncio.run(comes_true(lambda: execution.state(time.time()) == "running"))
+    (before,) = TimeXtenderHook().get_job_logs(execution.job.id, execution.trigger_id)
+    shown = Shown(before.key).after(before.logs, left_out=0)
+    fire(trigger(trigger_id=execution.trigger_id, shown=shown.to_dict()))
+    assert shown_lines(caplog) == [line.message for line in execution.lines][len(before.logs) :]

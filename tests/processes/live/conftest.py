@@ -28,6 +28,7 @@ CRASHES = 5
 def simulator() -> Iterator[Simulator]:
     jobs = [Job(f"job {number}", pickup=0.2, duration=3600) for number in range(COUNT)]
     jobs += [Job(name, pickup=0.1, duration=0.1) for name in ("watched", "retried")]
+    jobs += [Job(f"lines {where}", pickup=0.1, duration=60, lines=30) for where in ("worker", "triggerer")]
     for number in range(CRASHES):
         # Some are over before the next try looks, others are not.
         jobs += [Job(f"{name} {number}", duration=10 * number) for name in ("worker", "deferrable")]

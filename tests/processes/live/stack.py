@@ -48,6 +48,11 @@ class Stack(stack.Stack):
         sql = "SELECT state, count(*) FROM task_instance WHERE dag_id = ? AND run_id = ? GROUP BY state"
         return dict(self.query(sql, dag_id, run_id))
 
+    def shown_log(self, dag_id: str, run_id: str, task_id: str) -> list[str]:
+        """Return the log of a task's first try as Airflow shows it."""
+        path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/1?full_content=true"
+        return [line["event"] for line in self.ask(path)["content"]]
+
     def task_log(self, dag_id: str, run_id: str) -> str:
         """Return all that the tasks of a run have written to their logs."""
         folder = self.home / "logs" / f"dag_id={dag_id}" / f"run_id={run_id}"

@@ -66,7 +66,30 @@ def test_r16_many_tasks_wait_on_one_poll_through_the_death_of_their_triggerer(
         assert ("load", number, "job_name") in found
         assert ("load", number, "_link_TimeXtenderJobLink") in found
     log = airflow.task_log("live_many", run_id)
-    assert log.count("succeeded, and its log follows.") == COUNT, "R32"
+    assert log.count(": the execution succeeded, and ") == COUNT, "R32"
+
+
+def test_r32_each_line_is_shown_once_as_it_comes_through_the_death_of_the_triggerer(
+    airflow: Stack, simulator: Simulator
+) -> None:
+    def shown(where: str) -> list[str]:
+        events = airflow.shown_log("live_lines", run_id, where)
+        return [event.partition("] ")[2] for event in events if event.startswith("TimeXtender: ")]
+
+    run_id = airflow.trigger("live_lines")
+    places = ("worker", "triggerer")
+    until(lambda: all(len(shown(where)) >= 4 for where in places), 60, "lines while it runs")
+    airflow.kill("triggerer")
+    before = shown("triggerer")
+    airflow.start("triggerer")
+    until(lambda: len(shown("triggerer")) > len(before), 60, "lines of the new triggerer")
+    assert airflow.states("live_lines", run_id) == {"running": 1, "deferred": 1}, "not only at the end"
+    assert airflow.wait("live_lines", run_id, 120) == "success"
+    for where in places:
+        (execution,) = [e for e in simulator.world.executions if e.job.name == f"lines {where}"]
+        assert shown(where) == [line.message for line in execution.lines], where
+    ((executor,),) = airflow.query("SELECT count(*) FROM job WHERE job_type = 'TriggererJob'")
+    assert executor >= 2
 
 
 def test_each_execution_outside_airflow_starts_one_run_through_the_death_of_the_triggerer(

@@ -84,6 +84,19 @@ def live_crash() -> None:
 
 
 @dag(schedule=None, catchup=False)
+def live_lines() -> None:
+    """Wait for loads that tell something every two seconds."""
+    for where in ("worker", "triggerer"):
+        ExecuteJobOperator(
+            task_id=where,
+            job_name=f"lines {where}",
+            wait_for_completion=True,
+            deferrable=where == "triggerer",
+            poll_interval=1,
+        )
+
+
+@dag(schedule=None, catchup=False)
 def live_retry() -> None:
     """Run a job that fails once, in a task that is retried, and that somebody clears after its success."""
     ExecuteJobOperator(
@@ -121,5 +134,6 @@ live_pool()
 live_sensor()
 live_failure()
 live_crash()
+live_lines()
 live_retry()
 live_watched()
