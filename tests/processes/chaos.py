@@ -25,7 +25,7 @@ from typing import Any
 from airflow_provider_timextender.simulator import DIALECTS, Execution, Fault, Job, Simulator
 
 from . import histories
-from .lives import Boundary, Broken, End, Life, Nursery
+from .lives import SHOWN, Boundary, Broken, End, Life, Nursery
 
 OLD_KEY, NEW_KEY = "tx-k3y-0f-the-ch4os", "tx-renewed-k3y-0f-the-ch4os"
 
@@ -78,6 +78,8 @@ PLACES = (
     "before event",
     "before xcom.push return_value",
     "after xcom.push return_value",
+    "after xcom.push timextender_shown",
+    "after store.set timextender_shown",
     "before raise",
     "before return",
 )
@@ -267,6 +269,7 @@ def judge(lived: Lived) -> None:
     life = lived.life
     lived.wrong += [f"double: {execution.trigger_id}" for execution in life.doubles()]
     lived.wrong += _judge_manners(lived)
+    lived.wrong += _judge_lines(lived)
     begins = [0.0, *life.clears]
     for end, since in zip(life.ends, begins, strict=True):
         if end.state == "success":
@@ -286,6 +289,22 @@ def _judge_manners(lived: Lived) -> Iterator[str]:
             # The API cannot queue a job only if it is idle, so what begins in between is not seen.
             if other.by != "api" and other.queued < ours.queued - 0.5 and other.ended > ours.queued:
                 yield f"wrong: {ours.trigger_id} was queued beside {other.trigger_id}"
+
+
+def _judge_lines(lived: Lived) -> Iterator[str]:
+    """Find lines of TimeXtender's that the task's log shows twice, or never."""
+    plan, life = lived.plan, lived.life
+    texts = (line.split(" ", 2)[2] for line in life.history if "] TimeXtender: " in line)
+    shown = Counter(text.removeprefix("TimeXtender: ").rpartition("+00:00] ")[2] for text in texts)
+    there = Counter(line.message for one in life.simulator.world.executions for line in one.lines)
+    # Of lines that are shown, nobody can know if the process dies before it has kept that they are.
+    unknown = any(death.name.endswith(SHOWN) or death.process == "triggerer" for death in life.deaths)
+    if not (unknown or plan.failures or plan.clears) and (twice := shown - there):
+        yield f"wrong: lines are shown twice: {twice}"
+    if life.ends[-1].state == "success" and plan.arguments["wait_for_completion"]:
+        execution = _seen(life, str(life.ends[-1].returned))
+        if execution is not None and (never := {line.message for line in execution.lines} - set(shown)):
+            yield f"wrong: lines are never shown: {never}"
 
 
 def _seen(life: Life, trigger_id: str) -> Execution | None:
@@ -398,7 +417,8 @@ def _judge_last_words(lived: Lived, said: str, since: float) -> Iterator[str]:
     """Find an execution that has succeeded, and of which a task that has failed tells nobody."""
     life = lived.life
     # A store that fails may lose it; nothing else may.
-    told = said + " ".join(map(str, life.xcoms.values())) + " ".join(life.history) * bool(lived.plan.failures)
+    xcoms = " ".join(str(value) for key, value in life.xcoms.items() if key != SHOWN)
+    told = said + xcoms + " ".join(life.history) * bool(lived.plan.failures)
     for execution in life.ours:
         good = execution.outcome == "succeeded" and execution.queued >= since
         if good and execution.trigger_id not in told:

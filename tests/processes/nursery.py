@@ -191,7 +191,11 @@ def settle(keeper: Keeper) -> None:
 
     patch(TimeXtenderHook, get_connection=connection)
     patch(compat, get_async_connection=async_connection)
-    patch(XCom, set=lambda key, value, **_: keeper.leave_trace("xcom.push", key=key, value=value))
+    patch(
+        XCom,
+        set=lambda key, value, **_: keeper.leave_trace("xcom.push", key=key, value=value),
+        get_one=lambda key, **_: keeper.leave_trace("xcom.pull", key=key),
+    )
     patch(life, MAX_PAUSE=0.01)
     patch(ExecuteJobOperator, log=log)
     patch(triggers.JobExecutionTrigger, log=log)
