@@ -327,6 +327,7 @@ class Wait:
         self.run = run
         self.looked = looked
         self.seen: Waiting | None = None
+        self._ours: Execution | None = None
         self._world = world
         self._limits = limits
         self._just = just
@@ -360,7 +361,7 @@ class Wait:
             verdict = await self.look(every=1 if last else self._turn())
             if not isinstance(verdict, Waiting):
                 return verdict
-            self.say(verdict)
+            await self.say(verdict)
             if last and not self._hands_over:
                 over = self._limits.over
                 raise type(over)(f"{over} {verdict.why}")
@@ -392,13 +393,16 @@ class Wait:
         """Tell whether an error may pass."""
         return passes_once_looked(error) if self.looked else passes(error)
 
-    def say(self, seen: Waiting) -> None:
-        """Write what has changed."""
+    async def say(self, seen: Waiting) -> None:
+        """Write what has changed, and what the execution's log shows of it."""
         if self.seen is None or seen.state != self.seen.state:
             level = logging.WARNING if seen.state == "unknown" else logging.INFO
             self._world.log.log(level, "%s: %s", called(self.run), seen.why)
             self._world.show(self.run, seen)
         self.seen = seen
+        ours, self._ours = self._ours, None
+        if ours is not None:
+            await show_new(self._world, ours, self.run.job_name)
 
     async def _look(self, every: int) -> Verdict:
         # The status comes first: a job that is idle by then has written its log before it is read.
@@ -419,16 +423,10 @@ class Wait:
                 self._world.log.warning("%s", said(f"of its executions, {passed_over}", run))
                 run = replace(run, warned=True)
         self.run, self.looked = run, True
-        verdict = judge(run, status, executions, at)
-        if isinstance(verdict, Waiting):
-            await self._show_new(executions)
-        return verdict
-
-    async def _show_new(self, executions: Sequence[Execution]) -> None:
         # Of those since a moment, the one that counts is known when it is over.
-        for execution in executions:
-            if self.run.trigger_id is not None and execution.is_under(self.run.trigger_id):
-                await show_new(self._world, execution, self.run.job_name)
+        id_ = run.trigger_id
+        self._ours = next((e for e in executions if id_ is not None and e.is_under(id_)), None)
+        return judge(run, status, executions, at)
 
     async def _log(self, run: Run, at: datetime) -> tuple[Run, list[Execution]]:
         lines = LastLines(run.trigger_id, run.completed_after)

@@ -190,7 +190,7 @@ class JobStatusSensor(DefersMixin, BaseSensorOperator):
         verdict = run_through(wait.look(every=1 if near_the_end else 2, settle=self._forgets))
         if not isinstance(verdict, Waiting):
             return PokeReturnValue(is_done=True, xcom_value=verdict)
-        wait.say(verdict)
+        run_through(wait.say(verdict))
         return PokeReturnValue(is_done=False)
 
     def _begin(self, context: Context) -> Wait:
