@@ -68,7 +68,8 @@ class ExecuteJobOperator(DefersMixin):
     """Queue a TimeXtender job; with ``wait_for_completion``, succeed or fail with that execution.
 
     The operator pushes the XComs ``job_id``, ``job_name`` and ``trigger_id`` as soon as the job is queued,
-    before it waits, and returns the trigger id. A ``map_index_template`` may use ``{{ job_name }}``.
+    before it waits, and returns the trigger id. While it waits, the execution's log lines appear in the task
+    log as they come. A ``map_index_template`` may use ``{{ job_name }}``.
 
     One run of the task starts one execution: another try goes on with the execution of the one before it,
     wherever that was stopped, unless that execution has failed. This needs the task state store of Airflow

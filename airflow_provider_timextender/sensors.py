@@ -44,7 +44,8 @@ class JobStatusSensor(DefersMixin, BaseSensorOperator):
 
     What it waits for:
 
-    - with ``trigger_id``: that execution, whatever else the job does;
+    - with ``trigger_id``: that execution, whatever else the job does; its log lines appear in the task log as
+      they come;
     - with ``completed_after``: an execution of the job that ended at that time or later, however it was
       started; of several, the one that ended last counts;
     - with neither: until the job is idle, which says nothing about how its last execution ended.

@@ -76,6 +76,7 @@ class Shown(AsDict):
 
 
 NOTHING = Shown()
+"""What is shown in the beginning."""
 
 
 def _mark(entry: Log) -> str:
@@ -96,7 +97,7 @@ class Keeper(Protocol):
 class Memory:
     """Knows what a task's log shows; trouble with whatever keeps it is a warning.
 
-    :param shown: what is known; ``None`` if that is not even that nothing is shown yet.
+    :param shown: what is known before anybody is asked; ``None`` if nothing is.
     :param keeper: what is asked, once and when it matters, and told of everything.
     """
 

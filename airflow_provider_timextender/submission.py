@@ -76,9 +76,14 @@ class Tries:
     retries: int
     clears: int = 0
 
+    @property
+    def first(self) -> int:
+        """The number of the first since the task was cleared, or of the first of all."""
+        return self.most - self.retries + 1
+
     def is_first(self) -> bool:
-        """Tell whether it is the first since the task was cleared, or the first of all."""
-        return self.number == 1 or self.number == self.most - self.retries + 1
+        """Tell whether it is that one."""
+        return self.number in (1, self.first)
 
 
 @dataclass(frozen=True)
@@ -163,9 +168,8 @@ class Record(AsDict):
         """Tell whether somebody has cleared the task since the record was kept."""
         # The number of clears alone may be another task's; the number of tries alone may be the same as
         # before, if the task has fewer retries now.
-        first = tries.most - tries.retries + 1
         return self.most != tries.most or (
-            self.clears != tries.clears and self.keeper < first <= tries.number
+            self.clears != tries.clears and self.keeper < tries.first <= tries.number
         )
 
     @classmethod

@@ -210,8 +210,7 @@ class _InStore:
     async def get(self) -> Any:
         """Return what this try has kept, or one before it that this one goes on with."""
         stored = self._store.get(SHOWN_KEY) if self._asks else None
-        own = stored is not None and stored.get("try") == self._tries.number
-        return stored if own or not self._tries.is_first() else None
+        return stored if stored is not None and stored["try"] >= self._tries.first else None
 
     async def set(self, value: dict[str, Any]) -> None:
         """Keep it."""

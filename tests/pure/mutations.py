@@ -204,7 +204,7 @@ MUTATIONS = (
     Mutation(
         "a clear is seen by the number of clears, too",
         "submission",
-        "            self.clears != tries.clears and self.keeper < first <= tries.number\n",
+        "            self.clears != tries.clears and self.keeper < tries.first <= tries.number\n",
         "            False\n",
         ("clears",),
     ),
