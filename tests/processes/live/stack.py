@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+import urllib.error
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +51,14 @@ class Stack(stack.Stack):
         return dict(self.query(sql, dag_id, run_id))
 
     def shown_log(self, dag_id: str, run_id: str, task_id: str) -> list[str]:
-        """Return the log of a task's first try as Airflow shows it."""
+        """Return the log of a task's first try as Airflow shows it; before that, there is none."""
         path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/1?full_content=true"
-        return [line["event"] for line in self.ask(path)["content"]]
+        try:
+            return [line["event"] for line in self.ask(path)["content"]]
+        except urllib.error.HTTPError as error:
+            if error.code != HTTPStatus.NOT_FOUND:
+                raise
+            return []
 
     def task_log(self, dag_id: str, run_id: str) -> str:
         """Return all that the tasks of a run have written to their logs."""
