@@ -149,12 +149,13 @@ async def show_new(place: Shows, execution: Execution, job_name: str | None) -> 
     missing = shown.missing(execution) if shown is not None and shown.room else ()
     if shown is None or not missing:
         return
+    of = Of(execution.job_id, job_name, execution.trigger_id)
     if not shown.count:
-        place.log.info("%s", said("its log follows as it comes.", _of(execution, job_name)))
+        place.log.info("%s", said("its log follows as it comes.", of))
     left_out = max(0, execution.log_count - shown.count - len(missing))
     shown = await _show(place, shown, missing[: shown.room], left_out)
     if not shown.room:
-        place.log.info("So many lines are shown while it runs. The last ones follow when it is over.")
+        place.log.info("%s", said("so many lines are shown while it runs; the last follow at its end.", of))
 
 
 async def show_rest(place: Shows, execution: Execution, job_name: str | None) -> None:
@@ -167,7 +168,8 @@ async def show_rest(place: Shows, execution: Execution, job_name: str | None) ->
         log = "and its log follows."
     else:
         log = "and the rest of its log follows." if missing else "and its log has been shown."
-    place.log.info("%s", said(f"the execution {state}, {log}", _of(execution, job_name)))
+    of = Of(execution.job_id, job_name, execution.trigger_id)
+    place.log.info("%s", said(f"the execution {state}, {log}", of))
     warn_of_problems(execution, place.log, set())
     if missing:
         await _show(place, shown, missing, left_out)
@@ -179,7 +181,3 @@ async def _show(place: Shows, shown: Shown, entries: Sequence[Log], left_out: in
     shown = shown.after(entries, left_out=left_out)
     await place.memory.keep(shown)
     return shown
-
-
-def _of(execution: Execution, job_name: str | None) -> Of:
-    return Of(execution.job_id, job_name, execution.trigger_id)

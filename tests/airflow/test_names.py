@@ -377,7 +377,7 @@ def test_r49_each_line_of_a_task_and_each_warning_begins_with_the_name(
     lines = [r.getMessage() for r in caplog.records if r.name == "tests.task" and r.levelno >= logging.INFO]
     ours = [line for line in lines if line.startswith("TimeXtender job 'load': ")]
     assert [line.split(": ")[1].split(",")[0].split(". ")[0] for line in ours if "pending" not in line] == [
-        "queued", "The execution is running.", "the execution succeeded"
+        "queued", "The execution is running.", "its log follows as it comes", "the execution succeeded"
     ]  # fmt: skip
     ids = f"(job id {simulator.job('load').id}, trigger id {simulator.world.executions[0].trigger_id})"
     assert ours[0].endswith(ids)

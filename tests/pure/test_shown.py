@@ -157,7 +157,7 @@ def test_r32_r34_a_long_log_shows_its_first_part_and_its_last(
     for count in (RELAY_LIMIT - 1, RELAY_LIMIT + 1, 2 * RELAY_LIMIT):
         place.show(*log[:count])
     assert lines(caplog) == [str(number) for number in range(RELAY_LIMIT)]
-    assert told(caplog)[-1].startswith("So many lines are shown while it runs")
+    assert told(caplog)[-1].startswith("so many lines are shown while it runs")
     place.show(*log, over=True)
     assert lines(caplog)[RELAY_LIMIT:] == [str(n) for n in range(2 * RELAY_LIMIT + 5, 3 * RELAY_LIMIT + 5)]
     left_out = f"The first {RELAY_LIMIT + 5} of {2 * RELAY_LIMIT + 5} log lines are left out here"
