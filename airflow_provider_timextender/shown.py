@@ -45,10 +45,6 @@ class Shown(AsDict):
         except (KeyError, TypeError, ValueError):
             return cls()
 
-    def of(self, execution: Execution) -> Shown:
-        """Return what of an execution is shown, which is nothing if this is of another one."""
-        return self if self.key == execution.key else Shown(execution.key)
-
     @property
     def room(self) -> int:
         """How many lines may still be shown while the execution runs."""
@@ -103,25 +99,27 @@ class Memory:
 
     def __init__(self, log: Any, shown: Shown | None = NOTHING, keeper: Keeper | None = None) -> None:
         self._log = log
-        self._shown = shown
+        self._known = [] if shown is None else [shown]
         self._keeper = keeper
         self._asked = False
 
-    async def recall(self) -> Shown | None:
-        """Return it; ``None`` if nobody knows, so that it is better to wait for the end."""
+    async def recall(self, key: str) -> Shown | None:
+        """Return what is shown of an execution; ``None`` if nobody knows: then wait for the end."""
         if self._keeper is not None and not self._asked:
             self._asked = True
             try:
-                stored = await self._keeper.get()
+                self._known.append(Shown.from_dict(await self._keeper.get()))
             except Exception:  # noqa: BLE001 - whatever Airflow has kept it in
                 self._log.warning("Lines may be shown again, as nobody tells which were", exc_info=True)
-            else:
-                self._shown = Shown.from_dict(stored) if stored is not None else self._shown or NOTHING
-        return self._shown
+        if not self._known:
+            return None
+        # What is kept may be older than what is known: a triggerer that was given up may work on.
+        of_it = (one for one in self._known if one.key == key)
+        return max(of_it, key=lambda one: one.count, default=Shown(key))
 
     async def keep(self, shown: Shown) -> None:
         """Remember it."""
-        self._shown = shown
+        self._known = [shown]
         if self._keeper is not None:
             try:
                 await self._keeper.set(shown.to_dict())
@@ -144,8 +142,7 @@ class Shows(Protocol):
 
 async def show_new(place: Shows, execution: Execution, job_name: str | None) -> None:
     """Show what has come to the log of an execution that runs: a thousand lines at most until it is over."""
-    kept = await place.memory.recall()
-    shown = None if kept is None else kept.of(execution)
+    shown = await place.memory.recall(execution.key)
     missing = shown.missing(execution) if shown is not None and shown.room else ()
     if shown is None or not missing:
         return
@@ -160,7 +157,7 @@ async def show_new(place: Shows, execution: Execution, job_name: str | None) -> 
 
 async def show_rest(place: Shows, execution: Execution, job_name: str | None) -> None:
     """Show how an execution ended, and of its log what has not been shown: the last thousand lines."""
-    shown = (await place.memory.recall() or NOTHING).of(execution)
+    shown = await place.memory.recall(execution.key) or Shown(execution.key)
     missing = shown.missing(execution)[-RELAY_LIMIT:]
     left_out = max(0, execution.log_count - shown.count - len(missing))
     state = execution.state.value if execution.state else "over"

@@ -108,8 +108,12 @@ class Worker:
     async def rest(self, run: Run, limits: life.Limits) -> None:
         """Defer, or let a poll interval pass."""
         if self._defer is not None:
-            self._defer(run, limits, await self.memory.recall() or NOTHING)
+            self._defer(run, limits, await self._shown(run))
         time.sleep(min(limits.interval, limits.left(self.now())))
+
+    async def _shown(self, run: Run) -> Shown:
+        known = run.trigger_id and await self.memory.recall(canonical(run.trigger_id))
+        return known or NOTHING
 
     def renew(self) -> None:
         """Read the connection again."""

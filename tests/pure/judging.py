@@ -102,13 +102,13 @@ def judge_lines(task: Airflow) -> Iterator[str]:
     there: Counter[str] = Counter()
     for one in task.universe.world.executions:
         there += lines_of(one)
-    # Of a line that is shown, nobody can know if the process dies then.
-    deaths = [number for number in plan.deaths if number <= len(task.universe.points)]
-    more = sum(task.universe.points[number - 1] == virtual.LINES_SHOWN for number in deaths)
-    forgets = (
-        plan.clear or plan.store_fails or plan.taken_for_dead or not (plan.lasts or task.tries.number == 1)
-    )
-    if not forgets and any(count > there[line] * (1 + more) for line, count in shown.items()):
+    # Of a line that is shown, nobody can know if the process dies then, or has no store, or works beside
+    # another; and who clears a task sees all of it again.
+    deaths = [task.universe.points[number - 1 :][:1] for number in plan.deaths]
+    beside = plan.taken_for_dead is not None
+    unknown = sum(beside or not plan.lasts or point == [virtual.LINES_SHOWN] for point in deaths)
+    most = 1 + unknown + beside + len(task.cleared)
+    if any(count > there[line] * most for line, count in shown.items()):
         yield f"wrong: lines are shown twice: {shown - there}"
     if task.ended and not task.ended[-1].error and plan.wait:
         execution = execution_of(task.universe, task.ended[-1].result)

@@ -337,8 +337,8 @@ MUTATIONS = (
     Mutation(
         "what is shown is remembered",
         "shown",
-        "        self._shown = shown\n        if self._keeper is not None:\n            try:\n                await self._keeper.set",
-        "        if self._keeper is not None:\n            try:\n                await self._keeper.set",
+        "        self._known = [shown]\n        if self._keeper",
+        "        if self._keeper",
         ("undisturbed",),
     ),
     Mutation(
@@ -351,8 +351,8 @@ MUTATIONS = (
     Mutation(
         "what is kept is asked for",
         "shown",
-        "                stored = await self._keeper.get()\n",
-        "                stored = None\n",
+        "self._known.append(Shown.from_dict(await self._keeper.get()))",
+        "pass",
         ("deaths",),
     ),
     Mutation(

@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from airflow_provider_timextender import errors, life, shown, submission, verdict
 from airflow_provider_timextender.jobs_api import Answer, Call, job_status, list_jobs, read
-from airflow_provider_timextender.model import JobStatus
+from airflow_provider_timextender.model import JobStatus, canonical
 from airflow_provider_timextender.naming import Named, Of
 from airflow_provider_timextender.simulator.dialects import DIALECTS, Dialect, Reply, folded
 from airflow_provider_timextender.simulator.world import Execution, Job, Outcome, World
@@ -289,6 +289,7 @@ class Universe:
             (
                 e.trigger_id,
                 e.started,
+                e.ended,
                 e.state(now),
                 e.state(logged),
                 sum(line.at <= logged for line in e.lines),
@@ -583,7 +584,7 @@ class _OnWorker(_Place):
     async def rest(self, run: Any, limits: Any) -> None:
         if self.hands_over:
             self.point("defer")
-            raise Deferred(run, limits, await self.memory.recall())
+            raise Deferred(run, limits, await self.memory.recall(canonical(str(run.trigger_id))))
         await super().rest(run, limits)
 
     def recall(self) -> Any:
