@@ -28,7 +28,7 @@ needs_store = pytest.mark.skipif(not SHARES, reason="before Airflow 3.3 nothing 
 def _trigger_log(monkeypatch: pytest.MonkeyPatch, simulator: Simulator) -> None:
     monkeypatch.setattr(JobExecutionTrigger, "log", logging.getLogger("tests.task"), raising=False)
     job = simulator.job("load")
-    job.duration, job.lines, job.warnings = 1.0, 8, 1
+    job.duration, job.lines, job.warnings = 1.6, 8, 1
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, float]]:
