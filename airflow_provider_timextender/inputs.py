@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from enum import Enum
@@ -10,11 +11,12 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from airflow_provider_timextender.errors import InvalidInput
-from airflow_provider_timextender.model import ExecutionState, guid, parse_time
+from airflow_provider_timextender.model import ExecutionState, JobState, guid, parse_time
 from airflow_provider_timextender.naming import Of
 from airflow_provider_timextender.verdict import Run
 
 T = TypeVar("T")
+S = TypeVar("S", ExecutionState, JobState)
 
 
 class NotGiven(Enum):
@@ -98,6 +100,17 @@ def to_time(value: datetime | str | None, what: str) -> datetime | None:
     return time
 
 
+def to_pattern(value: Any, what: str) -> re.Pattern[str]:
+    """Return a regular expression.
+
+    :raises InvalidInput: if it is none.
+    """
+    try:
+        return re.compile(str(value))
+    except re.error as error:
+        raise InvalidInput(f"{what} {value!r} is not a regular expression: {error}.") from None
+
+
 def to_job(job_id: str | NotGiven | None, job_name: str | NotGiven | None) -> Of:
     """Return what tells a job: its checked id, its name, or both.
 
@@ -139,16 +152,17 @@ def to_jobs(*, job_id: Any, job_name: Any, job_ids: Any, job_names: Any, all_job
     )
 
 
-def to_states(state: Any) -> frozenset[ExecutionState]:
-    """Return the states of executions that one word or several name; none if it is not given.
+def to_states(state: Any, known: type[S]) -> frozenset[S]:
+    """Return the states that one word or several name; none if it is not given.
 
+    :param known: those of jobs, or those of executions.
     :raises InvalidInput: if a word is no state.
     """
     words = [state] if isinstance(state, str) else _listed(state, "state")
     try:
-        return frozenset(map(ExecutionState, words))
+        return frozenset(map(known, words))
     except ValueError:
-        raise InvalidInput(f"state is {state!r}; it takes {', '.join(ExecutionState)}, or several.") from None
+        raise InvalidInput(f"state is {state!r}; it takes {', '.join(known)}, or several.") from None
 
 
 def _listed(values: Any, what: str) -> list[Any]:

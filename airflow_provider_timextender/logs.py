@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from tempfile import TemporaryFile
 from typing import Any, overload
 
 from airflow_provider_timextender.errors import InvalidInput
-from airflow_provider_timextender.inputs import to_time
+from airflow_provider_timextender.inputs import to_pattern, to_time
 from airflow_provider_timextender.model import SEVERITY_LEVELS, Execution, Log, plain
 from airflow_provider_timextender.naming import Named, said
 
@@ -53,12 +52,7 @@ class LogFilter:
     ) -> None:
         if min_severity and min_severity not in SEVERITY_LEVELS:
             raise InvalidInput(f"min_severity is {min_severity!r}; it takes {', '.join(SEVERITY_LEVELS)}.")
-        try:
-            self.pattern = re.compile(message_pattern) if message_pattern else None
-        except re.error as error:
-            raise InvalidInput(
-                f"message_pattern {message_pattern!r} is not a regular expression: {error}."
-            ) from None
+        self.pattern = to_pattern(message_pattern, "message_pattern") if message_pattern else None
         self.min_level = SEVERITY_LEVELS[min_severity] if min_severity else 0
         self._since = to_time(since, "since")
         self._until = to_time(until, "until")

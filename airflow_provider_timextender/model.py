@@ -307,7 +307,7 @@ def find_job(jobs: Sequence[Job], name: str, job_id: str | None = None) -> Job:
     if len(matches) == 1:
         return matches[0]
     if matches:
-        ids = _listed([job.id for job in matches])
+        ids = listed([job.id for job in matches])
         raise InvalidInput(f"{len(matches)} jobs are named {name!r}: {ids}. Give the job id instead.")
     names = sorted({job.name for job in jobs if job.name})
     problem = next((job.problem for job in jobs if job.problem), None)
@@ -316,12 +316,12 @@ def find_job(jobs: Sequence[Job], name: str, job_id: str | None = None) -> Job:
     alike = get_close_matches(str(name).casefold(), [one.casefold() for one in names])
     near = [short(one) for one in names if one.casefold() in alike]
     raise InvalidInput(
-        f"No job is named {name!r}. {f'Did you mean {_listed(near)}? ' if near else ''}"
-        f"Jobs: {_listed([short(one) for one in names])}.{f' Of others: {problem}' if problem else ''}"
+        f"No job is named {name!r}. {f'Did you mean {listed(near)}? ' if near else ''}"
+        f"Jobs: {listed([short(one) for one in names])}.{f' Of others: {problem}' if problem else ''}"
     )
 
 
-def _listed(items: Sequence[str]) -> str:
+def listed(items: Sequence[str]) -> str:
     """Return the first twenty of some items in words."""
     shown = ", ".join(items[:20]) or "none"
     return f"{shown} and {len(items) - 20} more" if len(items) > 20 else shown

@@ -1,4 +1,4 @@
-"""The operators: run a job, and read its log."""
+"""The operators: list jobs, run one, and read its log."""
 
 from __future__ import annotations
 
@@ -32,13 +32,22 @@ from airflow_provider_timextender.inputs import (
     to_bool,
     to_job,
     to_jobs,
+    to_pattern,
     to_seconds,
     to_states,
 )
 from airflow_provider_timextender.life import Life, Limits, Task, run_through
 from airflow_provider_timextender.logs import LogFilter, warn_of_problems, warn_that_it_runs_on, write
-from airflow_provider_timextender.model import Execution, Job, pick
-from airflow_provider_timextender.naming import Named, Of, said
+from airflow_provider_timextender.model import (
+    Execution,
+    ExecutionState,
+    Job,
+    JobState,
+    canonical,
+    listed,
+    pick,
+)
+from airflow_provider_timextender.naming import Named, Of, said, short
 from airflow_provider_timextender.shown import Shown
 from airflow_provider_timextender.verdict import Run
 from airflow_provider_timextender.worlds import TaskOnWorker, show_name
@@ -246,6 +255,75 @@ class ExecuteJobOperator(DefersMixin):
         raise AirflowFailException(said(f"{stopped}{reason}, so this task is not retried.", life)) from cause
 
 
+class JobsOperator(BaseOperator):
+    """List the organisation's jobs, ready to be mapped over.
+
+    The result is a list of ``{"job_id", "job_name"}``, which every operator here takes: one task for each job
+    is ``ExecuteJobOperator.partial(...).expand_kwargs(jobs.output)``. Its order is the API's. It is empty if
+    no job is wanted, and Airflow then skips what is mapped over it.
+
+    :param job_name_pattern: a regular expression that is searched in the job's name (templated): ``"^Load "``
+        keeps the names that begin so. Any job is kept unless given.
+    :param state: what the job is doing now (templated): ``idle``, ``pending``, ``running``, or a list of
+        these. Any job is kept unless given, and the API is not asked for it.
+    :param timextender_conn_id: the Airflow connection (templated).
+    :raises AirflowFailException: if an argument is unusable, or blank at run time; if the name, or the state,
+        that is to be compared is not understood of any job.
+    """
+
+    template_fields: Sequence[str] = ("job_name_pattern", "state", "timextender_conn_id")
+    ui_color = "#f3eef7"
+
+    def __init__(
+        self,
+        *,
+        job_name_pattern: str | NotGiven | None = NOT_GIVEN,
+        state: str | Sequence[str] | NotGiven | None = NOT_GIVEN,
+        timextender_conn_id: str = TimeXtenderHook.default_conn_name,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.job_name_pattern = job_name_pattern
+        self.state = state
+        self.timextender_conn_id = timextender_conn_id
+
+    @cached_property
+    def hook(self) -> TimeXtenderHook:
+        """The hook for the connection."""
+        return TimeXtenderHook(self.timextender_conn_id)
+
+    def execute(self, context: Context) -> list[dict[str, Any]]:
+        """Return the jobs that are wanted."""
+        with no_vain_retry():
+            pattern = given(self.job_name_pattern, "job_name_pattern")
+            named = None if pattern is None else to_pattern(pattern, "job_name_pattern")
+            states = to_states(self.state, JobState)
+            jobs = wanted = self.hook.get_jobs()
+            if named is not None:
+                self._understand("job name", [job.problem for job in jobs])
+                wanted = [job for job in wanted if job.name and named.search(job.name)]
+            if states:
+                statuses = self.hook.get_all_job_statuses()
+                self._understand("state", [status.problem for status in statuses])
+                ids = {canonical(status.job_id) for status in statuses if status.state in states}
+                wanted = [job for job in wanted if canonical(job.id) in ids]
+        shown = listed([short(job.name or job.id) for job in wanted])
+        self.log.info("%d of %d jobs: %s", len(wanted), len(jobs), shown)
+        return [{"job_id": job.id, "job_name": job.name} for job in wanted]
+
+    def _understand(self, what: str, problems: Sequence[str | None]) -> None:
+        """Warn if what is compared is not understood of some jobs.
+
+        :raises ContractError: if it is understood of none, so that whatever is looked for would not be found.
+        """
+        found = [problem for problem in problems if problem]
+        if found and len(found) == len(problems):
+            raise errors.ContractError(f"The {what} is understood of no job: {found[0]}")
+        if found:
+            some = f"{len(found)} of {len(problems)} jobs, which are left out"
+            self.log.warning("The %s is not understood of %s: %s", what, some, found[0])
+
+
 class LogsOperator(BaseOperator):
     """Write the filtered logs of jobs to files, or that of one job to the task log and an XCom.
 
@@ -345,7 +423,7 @@ class LogsOperator(BaseOperator):
                     until=self.until,
                     message_pattern=self.message_pattern,
                 ),
-                to_states(self.state),
+                to_states(self.state, ExecutionState),
             )
             asked = to_jobs(
                 job_id=self.job_id,

@@ -23,10 +23,10 @@ def pytest_unconfigure() -> None:
 def _task_log(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let operators and hooks write their task log where ``caplog`` sees it."""
     from airflow_provider_timextender.hooks import TimeXtenderHook
-    from airflow_provider_timextender.operators import ExecuteJobOperator, LogsOperator
+    from airflow_provider_timextender.operators import ExecuteJobOperator, JobsOperator, LogsOperator
     from airflow_provider_timextender.sensors import JobStatusSensor
 
-    for writer in (ExecuteJobOperator, LogsOperator, JobStatusSensor, TimeXtenderHook):
+    for writer in (ExecuteJobOperator, JobsOperator, LogsOperator, JobStatusSensor, TimeXtenderHook):
         monkeypatch.setattr(writer, "log", logging.getLogger("tests.task"), raising=False)
 
 
