@@ -325,14 +325,18 @@ class JobsOperator(BaseOperator):
 
 
 class LogsOperator(BaseOperator):
-    """Write the filtered logs of jobs to files, or that of one job to the task log and an XCom.
+    """Write the filtered logs of jobs to files or a database, or that of one job to the task log and an XCom.
 
     With ``output_path``, a table of log lines becomes that file, and a table of executions one beside it:
     ``logs.jsonl`` and ``logs.executions.jsonl``. Both are seen when they are complete, and not before;
     another try, or a later run with the same path, replaces them. The result is a dict with ``path``,
     ``executions_path``, ``bytes``, ``jobs``, ``executions``, ``rows``, ``first_time`` and ``last_time``.
 
-    Without it, the entries are written to the task log, and the result is a list of ``{"time", "severity",
+    With ``output_conn_id``, the same rows go to two tables of a database, ``timextender_lines`` and
+    ``timextender_executions``, in one transaction. Each takes the place of the row with the same key, and no
+    other row is touched. The result has the names of both as ``tables``, in the place of paths and bytes.
+
+    Without both, the entries are written to the task log, and the result is a list of ``{"time", "severity",
     "message", "trigger_id"}``. Times are ISO 8601 in UTC.
 
     Entries whose time or severity is not known pass the filters on it, if others of the same log have one.
@@ -350,11 +354,15 @@ class LogsOperator(BaseOperator):
         named groups is a column of the table of lines.
     :param output_path: the file for lines, as an ``ObjectStoragePath`` takes it, whose name ends with
         ``.jsonl``, ``.jsonl.gz``, ``.csv``, ``.csv.gz`` or ``.parquet`` (templated).
+    :param output_conn_id: the Airflow connection of a database, instead (templated): of any type whose hook
+        is a ``DbApiHook``. Tables that are missing are created.
+    :param output_schema: the schema of the tables; what the connection's user has by default, unless given
+        (templated).
     :param timextender_conn_id: the Airflow connection (templated).
     :raises ExecutionNotFound: if the log shows no execution under the trigger id.
     :raises LogsIncomplete: if some of several jobs could not be read, when the others have been written.
     :raises AirflowFailException: for what a retry cannot heal, a filter by what no entry of a log has among
-        it; without ``output_path`` if the result is larger than 48 KiB of JSON: too large for an XCom on
+        it; without an output if the result is larger than 48 KiB of JSON: too large for an XCom on
         some databases, and never cut silently.
     """
 
@@ -371,6 +379,8 @@ class LogsOperator(BaseOperator):
         "until",
         "message_pattern",
         "output_path",
+        "output_conn_id",
+        "output_schema",
         "timextender_conn_id",
     )
     ui_color = "#eef3f7"
@@ -390,6 +400,8 @@ class LogsOperator(BaseOperator):
         until: datetime | str | None = None,
         message_pattern: str | None = None,
         output_path: Any = NOT_GIVEN,
+        output_conn_id: str | NotGiven | None = NOT_GIVEN,
+        output_schema: str | None = None,
         timextender_conn_id: str = TimeXtenderHook.default_conn_name,
         **kwargs: Any,
     ) -> None:
@@ -406,6 +418,8 @@ class LogsOperator(BaseOperator):
         self.until = until
         self.message_pattern = message_pattern
         self.output_path = output_path
+        self.output_conn_id = output_conn_id
+        self.output_schema = output_schema
         self.timextender_conn_id = timextender_conn_id
 
     @cached_property
@@ -439,7 +453,9 @@ class LogsOperator(BaseOperator):
             if output is not None:
                 return self._export(asked, trigger_id, wanted, output)
             if asked.one is None:
-                raise errors.InvalidInput("Give an output_path: logs of several jobs are written to files.")
+                raise errors.InvalidInput(
+                    "Give an output_path or an output_conn_id: several logs are no XCom."
+                )
             job = self.hook.resolve_job(asked.one)
             of = Of(job.id, job.name, trigger_id)
             show_name(context, of)
@@ -448,6 +464,13 @@ class LogsOperator(BaseOperator):
 
     def _output(self, context: Context) -> Output | None:
         path = given(self.output_path, "output_path")
+        conn_id = given(self.output_conn_id, "output_conn_id")
+        if path is not None and conn_id is not None:
+            raise errors.InvalidInput("Give either output_path or output_conn_id, and not both.")
+        if conn_id is not None:
+            from airflow_provider_timextender.databases import Tables
+
+            return Tables(conn_id, self.output_schema or None)
         if path is None:
             return None
         if not re.match(r"/|\w+://", str(path)):
@@ -499,6 +522,6 @@ class LogsOperator(BaseOperator):
             raise errors.InvalidInput(
                 f"{len(entries)} log entries take {size // 1024} KiB, more than the "
                 f"{MAX_XCOM_BYTES // 1024} KiB that an XCom holds everywhere. Narrow them with trigger_id, "
-                "min_severity, since, until or message_pattern, or give an output_path."
+                "min_severity, since, until or message_pattern, or give an output_path or an output_conn_id."
             )
         return entries

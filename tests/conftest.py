@@ -15,6 +15,8 @@ import pytest
 from airflow_provider_timextender import life
 from airflow_provider_timextender.simulator import Job, Simulator
 
+from .postgres import Postgres
+
 for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE"):
     os.environ.pop(name, None)
     os.environ.pop(name.lower(), None)
@@ -94,6 +96,18 @@ def simulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
     with Simulator([job], api_key=API_KEY) as simulator:
         monkeypatch.setenv("AIRFLOW_CONN_TIMEXTENDER_DEFAULT", simulator.connection_json())
         yield simulator
+
+
+@pytest.fixture(scope="session")
+def _postgres_server() -> Iterator[Postgres]:
+    with Postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres(_postgres_server: Postgres) -> str:
+    """A new database of a real PostgreSQL, as the URI of a connection of Airflow's."""
+    return _postgres_server.new_database()
 
 
 def after_submission(simulator: Simulator, action: Callable[[], object]) -> None:

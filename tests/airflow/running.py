@@ -11,8 +11,10 @@ from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timezone
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
+from urllib.parse import quote
 
 from airflow.providers.common.compat.sdk import TaskDeferred
 
@@ -90,6 +92,11 @@ def fire(trigger: Any) -> Any:
 async def events_of(trigger: Any) -> list[Any]:
     """Run a trigger until it ends."""
     return [event async for event in trigger.run()]
+
+
+def sqlite_at(folder: Path) -> str:
+    """Return the URI of a connection of Airflow's to a database in a folder."""
+    return f"sqlite://{quote(str(folder / 'logs.db'), safe='')}"
 
 
 def run_dag(dag: Any) -> tuple[str, dict[str, str], dict[str, Any]]:
