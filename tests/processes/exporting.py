@@ -6,7 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -101,23 +101,29 @@ def serving(log: Path) -> Iterator[Server]:
         thread.join()
 
 
+def nothing() -> None:
+    """Prepare nothing."""
+
+
 class Tries:
     """Makes the tries of a task, each in a process of its own that has imported everything."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, environment: Mapping[str, str] | None = None) -> None:
         self._port = port
+        self._environment = environment or {}
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(
             ["airflow_provider_timextender.operators", "airflow_provider_timextender.carrier", __name__]
         )
 
     @contextmanager
-    def begin(self, path: Path, dies: str | None = None) -> Iterator[Any]:
-        """Begin a try, which writes to a path and whose process is yielded.
+    def begin(self, output: Mapping[str, Any], prepare: Callable[[], None] = nothing) -> Iterator[Any]:
+        """Begin a try, whose process is yielded.
 
-        :param dies: the name of the file after which it is killed, once that is to be seen.
+        :param output: the operator's arguments that say where to.
+        :param prepare: is called in the process, to let it be killed at some moment.
         """
-        arguments = (self._port, str(path), dies)
+        arguments = (self._port, self._environment, output, prepare)
         process = self._context.Process(target=_work, args=arguments, daemon=True)
         process.start()
         try:
@@ -128,7 +134,9 @@ class Tries:
             process.join()
 
 
-def _work(port: int, path: str, dies: str | None) -> None:
+def _work(
+    port: int, environment: Mapping[str, str], output: Mapping[str, Any], prepare: Callable[[], None]
+) -> None:
     from airflow_provider_timextender.operators import LogsOperator
 
     fields = {
@@ -137,14 +145,14 @@ def _work(port: int, path: str, dies: str | None) -> None:
         "password": "a-key",
         "extra": {"allow_http": True},
     }
-    os.environ["AIRFLOW_CONN_TIMEXTENDER_DEFAULT"] = json.dumps(fields)
-    if dies is not None:
-        _die_after(dies)
+    os.environ.update(environment, AIRFLOW_CONN_TIMEXTENDER_DEFAULT=json.dumps(fields))
+    prepare()
     context: Any = {"ti": SimpleNamespace(dag_id="d", task_id="t", run_id="r", map_index=-1)}
-    LogsOperator(task_id="t", job_name=JOB["Name"], output_path=path).execute(context)
+    LogsOperator(task_id="t", job_name=JOB["Name"], **output).execute(context)
 
 
-def _die_after(name: str) -> None:
+def die_after_file(name: str) -> None:
+    """Kill this process when a file of that name is to be seen."""
     replace = Path.replace
 
     def replace_and_die(self: Path, target: Any) -> Path:

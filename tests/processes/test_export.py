@@ -7,11 +7,12 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from .exporting import Server, Tries, serving, write_log
+from .exporting import Server, Tries, die_after_file, serving, write_log
 
 pytestmark = pytest.mark.long
 
@@ -39,12 +40,16 @@ def tries(server: Server) -> Tries:
 @pytest.fixture(scope="module")
 def undisturbed(server: Server, tries: Tries, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("undisturbed")
-    with tries.begin(folder / "logs.jsonl"):
+    with tries.begin(to(folder)):
         pass
     assert names(folder) == FILES
     assert (folder / "logs.jsonl").stat().st_size > SIZE / 2
     yield folder
     shutil.rmtree(folder)
+
+
+def to(folder: Path) -> dict[str, str]:
+    return {"output_path": str(folder / "logs.jsonl")}
 
 
 def names(folder: Path) -> list[str]:
@@ -53,7 +58,7 @@ def names(folder: Path) -> list[str]:
 
 def retry(tries: Tries, folder: Path, undisturbed: Path) -> None:
     """Let the task be retried, and compare what it writes."""
-    with tries.begin(folder / "logs.jsonl") as process:
+    with tries.begin(to(folder)) as process:
         pass
     assert process.exitcode == 0
     assert names(folder) == FILES
@@ -65,7 +70,7 @@ def retry(tries: Tries, folder: Path, undisturbed: Path) -> None:
 def test_r44_a_try_that_is_killed_is_made_up_for_by_its_retry(
     server: Server, tries: Tries, undisturbed: Path, tmp_path: Path, tenth: int
 ) -> None:
-    with tries.begin(tmp_path / "logs.jsonl") as process:
+    with tries.begin(to(tmp_path)) as process:
 
         def kill(share: float) -> None:
             if share >= tenth / 10:
@@ -81,7 +86,7 @@ def test_r44_a_try_that_is_killed_is_made_up_for_by_its_retry(
 def test_r44_a_try_that_is_killed_between_both_files_is_made_up_for(
     tries: Tries, undisturbed: Path, tmp_path: Path
 ) -> None:
-    with tries.begin(tmp_path / "logs.jsonl", dies=FILES[0]) as process:
+    with tries.begin(to(tmp_path), partial(die_after_file, FILES[0])) as process:
         pass
     assert process.exitcode == -signal.SIGKILL
     first, *left = sorted(names(tmp_path), reverse=True)
