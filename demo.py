@@ -60,6 +60,7 @@ def environment(home: Path, simulator: Simulator) -> dict[str, str]:
         "AIRFLOW__DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
         **({} if AIRFLOW_3 else AIRFLOW_2_LOGGING),
         "AIRFLOW_CONN_TIMEXTENDER_DEFAULT": simulator.connection_json(),
+        "AIRFLOW_CONN_WAREHOUSE": json.dumps({"conn_type": "sqlite", "host": f"{home}/warehouse.db"}),
     }
 
 

@@ -106,7 +106,10 @@ def main() -> int:
             airflow = Stack(
                 Path(home),
                 EXAMPLE_DAGS,
-                {"timextender_default": json.dumps(connection(simulator))},
+                {
+                    "timextender_default": json.dumps(connection(simulator)),
+                    "warehouse": json.dumps({"conn_type": "sqlite", "host": f"{home}/warehouse.db"}),
+                },
                 {"PYTHONDONTWRITEBYTECODE": "1", "AIRFLOW__CORE__TEST_CONNECTION": "Enabled"},
                 port=arguments.port,
                 over=lambda: bool(caught),

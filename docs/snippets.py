@@ -10,7 +10,12 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.schema import CreateTable
+
+from airflow_provider_timextender.databases import definitions
 from airflow_provider_timextender.tables import EXECUTIONS, LINES, Column
 from airflow_provider_timextender.vocabulary import FIELDS, SEVERITIES, STATES, STATUSES, Names
 from docs import charts, contract, pictures
@@ -38,10 +43,19 @@ def columns(table: Iterable[Column]) -> str:
     return f"| column | kind | what it holds |\n|---|---|---|\n{''.join(rows)}"
 
 
+def defined() -> str:
+    """Return how PostgreSQL defines the tables of an export."""
+    kind: Any = postgresql.dialect()  # type: ignore[no-untyped-call]
+    statements = (CreateTable(table).compile(dialect=kind) for table in definitions(LINES, "postgresql"))
+    text = "\n\n".join(f"{str(statement).strip()};" for statement in statements).replace(", \n", ",\n")
+    return f"```sql\n{text.expandtabs(4)}\n```\n"
+
+
 TABLES: Mapping[str, Callable[[], str]] = {
     "rooms": pictures.rooms,
     "stages": pictures.stages,
     "calls": contract.calls,
+    "tables": defined,
     "fields": lambda: spelled(FIELDS),
     "statuses": lambda: spelled(STATUSES),
     "states": lambda: spelled(STATES),

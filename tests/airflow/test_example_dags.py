@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,12 +14,14 @@ from airflow_provider_timextender.simulator import DIALECTS, Simulator
 from airflow_provider_timextender.simulator.server import example_jobs
 
 from ..conftest import API_KEY
-from .running import DAGS, NOT_FOR_AIRFLOW_2
+from .running import DAGS, NOT_FOR_AIRFLOW_2, sqlite_at
 from .running import run_dag as run
 
 
 @pytest.fixture
-def any_dialect(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
+def any_dialect(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[Simulator]:
     """Return a simulator; each example meets one dialect if its loads succeed, and another if one fails."""
     jobs = example_jobs()
     for job in jobs:
@@ -27,6 +30,7 @@ def any_dialect(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     dialect = list(DIALECTS)[number % len(DIALECTS)]
     with Simulator(jobs, api_key=API_KEY, dialect=dialect) as simulator:
         monkeypatch.setenv("AIRFLOW_CONN_TIMEXTENDER_DEFAULT", simulator.connection_json())
+        monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", sqlite_at(tmp_path))
         yield simulator
 
 
@@ -58,12 +62,16 @@ EXPECTED = {
     "example_timextender_deferrable": {"load[0]", "load[1]", "wait_for_stock[-1]"},
     "example_timextender_job_finished": {"refresh_reports[-1]"},
     "example_timextender_export_logs": {"export_logs[-1]", "list_failures[-1]"},
+    "example_timextender_last_loads": {"logs[-1]", "last_loads[-1]"},
+    "example_timextender_last_loads_sql": {"logs[-1]", "last_loads[-1]"},
 }  # fmt: skip
 
 
 READING = {
     "example_timextender_export_logs",
     "example_timextender_job_finished",
+    "example_timextender_last_loads",
+    "example_timextender_last_loads_sql",
 }
 STARTING = [dag_id for dag_id in DAGS if dag_id not in READING]
 """Those that start a job."""
