@@ -49,6 +49,7 @@ import os
 import re
 import runpy
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from airflow.models import DagBag
@@ -57,11 +58,13 @@ FILES = sorted(Path("pasted").glob("*.py"))
 
 
 @pytest.fixture(autouse=True)
-def _connections(timextender_simulator, monkeypatch):
+def _connections(timextender_simulator, tmp_path, monkeypatch):
     for job in timextender_simulator.world.jobs.values():
         job.pickup = job.duration = 0.1
         timextender_simulator.run(job.name)  # what a sensor may find to have ended
     timextender_simulator.finish()
+    database = quote(str(tmp_path / "warehouse.db"), safe="")
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", f"sqlite://{database}")
     for text in {file.read_text() for file in FILES}:
         for name in re.findall(r'"(timextender_\\w+)"', text):
             monkeypatch.setenv(f"AIRFLOW_CONN_{name.upper()}", timextender_simulator.connection_json())
@@ -129,7 +132,7 @@ def repository(airflow_home: Path) -> Project:
 
 @pytest.fixture(scope="module")
 def clean(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A virtual environment with nothing but the built wheel and pytest, and an Airflow home."""
+    """A virtual environment with the built wheel, a database's provider and pytest, and an Airflow home."""
     path = tmp_path_factory.mktemp("clean")
     tools = repository(path)
     tools.run(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(path))
@@ -138,7 +141,8 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Project:
     tools.run(uv, "venv", "--python", sys.executable, str(path / "env"))
     tools.run(
         uv, "pip", "install", "--compile-bytecode", "--python", str(path / "env/bin/python"),
-        "--constraint", "constraints/dev.txt", f"{wheel}[simulator]", "pytest",
+        "--constraint", "constraints/dev.txt", f"{wheel}[simulator,parquet,sql]", "pytest",
+        "apache-airflow-providers-sqlite",
     )  # fmt: skip
     env = {
         "PATH": f"{path}/env/bin:/usr/bin:/bin",
