@@ -21,7 +21,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     "a terminal": ("__main__", "cli", "commands", "reporting", "terminal"),
     "Airflow's side": (
         "operators", "sensors", "triggers", "watching", "deferral", "ending", "xcoms", "polling", "hooks",
-        "reading",
+        "reading", "databases",
     ),
     "the worlds": ("worlds", "carrier"),
     "the life": ("life",),
