@@ -188,6 +188,14 @@ class LogsIncomplete(TimeXtenderError):
         self.retry_helps = any(failure.retry_helps for failure in failures)
 
 
+class OutputRefused(TimeXtenderError):
+    """An incremental output is not written, as rows would be lost, or be in two outputs."""
+
+    def __init__(self, message: str, *, retry_helps: bool = False) -> None:
+        super().__init__(message)
+        self.retry_helps = retry_helps
+
+
 class WaitTimeout(TimeXtenderError):
     """The limit of a wait is over, and what was waited for is not; it runs on in TimeXtender."""
 

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
-from airflow_provider_timextender.errors import ContractError, LogsIncomplete, TimeXtenderError
+from airflow_provider_timextender.errors import ContractError, LogsIncomplete, OutputRefused, TimeXtenderError
+from airflow_provider_timextender.increments import EVERYTHING, Ledger, New, Part, Reading, Seen
 from airflow_provider_timextender.logs import LogFilter
 from airflow_provider_timextender.model import Execution, ExecutionState, Job, canonical
-from airflow_provider_timextender.naming import Of
+from airflow_provider_timextender.naming import Of, said
 from airflow_provider_timextender.tables import Column, Row, execution_row, line_columns, line_rows
 
 
@@ -21,6 +22,13 @@ class Output(Protocol):
     @property
     def where(self) -> str:
         """Where that is, for people."""
+
+    def seen(self, where: str) -> Seen:
+        """Tell what can be seen of an output of this kind that has gone somewhere.
+
+        Nothing is what is told of an output in which the same row cannot be twice.
+        """
+        return "nothing"
 
     def begin(self, columns: Sequence[Column]) -> None:
         """Make ready for rows; nothing has been read yet.
@@ -53,18 +61,21 @@ class Wanted:
     entries: LogFilter
     states: frozenset[ExecutionState] = frozenset()
 
-    def of(self, executions: Iterable[Execution]) -> Iterator[Chosen]:
+    def of(self, executions: Iterable[Execution], reading: Reading | None = None) -> Iterator[Chosen]:
         """Yield the executions that are wanted.
 
         :param executions: each with the entries of its log that are wanted.
+        :param reading: tells which part of each; ``None`` for all of it.
         :raises ContractError: if nothing is understood of a value that decides what is wanted.
         """
         for execution in executions:
             if not self.states or _state_of(execution) in self.states:
                 _refuse_blind(execution, self.entries)
-                chosen = Chosen(execution, self.entries)
-                if chosen.counts:
-                    yield chosen
+                part = reading.part(execution) if reading else EVERYTHING
+                if part is not None:
+                    chosen = Chosen(execution, self.entries, part)
+                    if chosen.counts:
+                        yield chosen
 
 
 class Chosen:
@@ -72,16 +83,18 @@ class Chosen:
 
     :ivar execution: itself, with these entries only.
     :ivar lines: the entries, each with its place in the whole log; they come once.
-    :ivar counts: whether the execution is wanted.
+    :ivar has_row: whether its row is wanted. :ivar counts: whether anything of the execution is.
     """
 
-    def __init__(self, execution: Execution, entries: LogFilter) -> None:
+    def __init__(self, execution: Execution, entries: LogFilter, part: Part) -> None:
         self.execution = execution
+        self.has_row = part.row
         ran = entries.spans(execution)
         # An entry without a time may be from when its execution ran, and from no other time.
-        lines = ((log.line or 0, log) for log in execution.logs if ran or log.time is not None)
+        logs = (log for log in execution.logs if ran or log.time is not None)
+        lines = ((log.line or 0, log) for log in logs if part.takes(log))
         first = next(lines, None)
-        self.counts = ran or first is not None
+        self.counts = (ran and part.row) or first is not None
         self.lines = lines if first is None else chain([first], lines)
 
     def row(self, job_name: str | None) -> Row:
@@ -129,7 +142,8 @@ def export(
     wanted: Wanted,
     output: Output,
     logger: Any,
-) -> dict[str, Any]:
+    ledger: Ledger | None = None,
+) -> dict[str, Any] | None:
     """Write what is wanted of some jobs, and return what has come of it, as JSON values.
 
     A job that cannot be read does not hide the others: it is told when these have been written. Of its
@@ -137,6 +151,8 @@ def export(
 
     :param asked: which jobs; looked at when the output is ready. :param find: returns the one that is meant.
     :param read: returns the executions of a job.
+    :param ledger: tells what is new since the last output; ``None`` if all is written. Where nothing is new,
+        there is no output, and the result is ``None``.
     :raises LogsIncomplete: if several jobs were asked for, and not all of them could be read. If none could,
         nothing is to be seen of the output.
     :raises TimeXtenderError: if a job could not be read and is the only one, or if the API has no answer any
@@ -145,15 +161,37 @@ def export(
     exported = Exported()
     try:
         output.begin(line_columns(wanted.entries.pattern))
-        failures = _write_all(list(asked), find, read, wanted, output, exported, logger)
-        told = output.complete()
+        failures = _write_all(list(asked), find, read, wanted, output, exported, logger, ledger)
+        if failures and ledger is not None and ledger.repeats:
+            # It would hold less than before, and what it held of these jobs counts as put out.
+            _tell(failures, exported, f"what was in {output.where} stays as it is")
+        told = _complete(output, exported, ledger)
     except BaseException:
         output.discard()
         raise
     if failures:
-        count = f"{len(failures)} of {len(failures) + exported.jobs} jobs"
-        raise LogsIncomplete(f"{count} could not be read; the others are in {output.where}:", failures)
-    return {**told, **exported.to_dict()}
+        _tell(
+            failures, exported, f"the others are in {output.where}" if told else "the others show nothing new"
+        )
+    return told and {**told, **exported.to_dict()}
+
+
+def _tell(failures: Sequence[TimeXtenderError], exported: Exported, others: str) -> NoReturn:
+    count = f"{len(failures)} of {len(failures) + exported.jobs} jobs"
+    raise LogsIncomplete(f"{count} could not be read; {others}:", failures)
+
+
+def _complete(output: Output, exported: Exported, ledger: Ledger | None) -> dict[str, Any] | None:
+    """Let the output be seen, and tell of it; where nothing is new, leave nothing of it."""
+    if ledger is None:
+        return output.complete()
+    if not (exported.rows or exported.executions or ledger.repeats):
+        output.discard()
+        return None
+    ledger.about_to_complete()
+    told = output.complete()
+    ledger.completed()
+    return told
 
 
 def _write_all(
@@ -164,6 +202,7 @@ def _write_all(
     output: Output,
     exported: Exported,
     logger: Any,
+    ledger: Ledger | None,
 ) -> list[TimeXtenderError]:
     """Write what is wanted of each job, and return why some of them could not be read."""
     failures: list[TimeXtenderError] = []
@@ -176,7 +215,12 @@ def _write_all(
             if canonical(job.id) in done:
                 continue  # it is told twice, by id and by name, say
             done.add(canonical(job.id))
-            _write(job.name, wanted.of(read(job)), wanted, output, exported)
+            if ledger is None:
+                _write(job.name, wanted.of(read(job)), wanted, output, exported)
+            else:
+                _write_new(job, read, wanted, output, exported, logger, ledger)
+        except OutputRefused:
+            raise
         except TimeXtenderError as error:
             failures.append(error.about(of))
             silent = silent + 1 if error.transient else 0
@@ -191,14 +235,43 @@ def _write_all(
     return failures
 
 
+def _write_new(
+    job: Job,
+    read: Callable[[Job], Iterable[Execution]],
+    wanted: Wanted,
+    output: Output,
+    exported: Exported,
+    logger: Any,
+    ledger: Ledger,
+) -> None:
+    job_id = canonical(job.id)
+    reading = ledger.reading(job_id)
+    whole = False
+    try:
+        _write(job.name, wanted.of(read(job), reading), wanted, output, exported)
+        whole = True
+    finally:
+        ledger.add(job_id, reading, whole=whole)
+    if isinstance(reading, New) and reading.changed:
+        logger.warning(
+            "%s",
+            said(
+                f"{reading.changed} executions are written again as a whole, as earlier lines of their logs "
+                "have changed. Of rows with the same execution_key and line, the newest count.",
+                Of(job.id, job.name),
+            ),
+        )
+
+
 def _write(
     job_name: str | None, chosen: Iterable[Chosen], wanted: Wanted, output: Output, exported: Exported
 ) -> None:
     for one in chosen:
         rows = line_rows(one.execution, job_name, one.lines, wanted.entries.pattern)
         output.write_lines(_counted(rows, exported))
-        output.write_execution(one.row(job_name))
-        exported.executions += 1
+        if one.has_row:
+            output.write_execution(one.row(job_name))
+            exported.executions += 1
 
 
 def _counted(rows: Iterable[Row], exported: Exported) -> Iterator[Row]:

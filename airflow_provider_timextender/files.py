@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, Protocol
 
 from airflow_provider_timextender.errors import TimeXtenderError
 from airflow_provider_timextender.formats import Writer, format_of
+from airflow_provider_timextender.increments import Seen
 from airflow_provider_timextender.tables import EXECUTIONS, Column, Row
 
 BLOCK = 8 * 1024 * 1024
@@ -50,7 +51,7 @@ class Files:
     def __init__(self, path: Any, task: Sequence[Any]) -> None:
         self._format = format_of(path.name)
         self._mark = hashlib.sha256(json.dumps(task).encode()).hexdigest()[:12]
-        self._paths = (path.with_name(f"{self._format.stem}.executions{self._format.suffix}"), path)
+        self._paths = _pair(path)
         self._files: list[File] = []
         self._writers: list[Writer] = []
 
@@ -58,6 +59,11 @@ class Files:
     def where(self) -> str:
         """Where the lines are, for people."""
         return str(self._paths[1])
+
+    def seen(self, where: str) -> Seen:
+        """Tell what can be seen of the files whose lines are somewhere."""
+        executions, lines = _pair(type(self._paths[1])(where))
+        return "all" if lines.exists() else "a part" if executions.exists() else "nothing"
 
     def begin(self, columns: Sequence[Column]) -> None:
         """Open both files."""
@@ -88,6 +94,12 @@ class Files:
         """Leave nothing of what is not to be seen yet."""
         for file in self._files:
             file.discard()
+
+
+def _pair(path: Any) -> tuple[Any, Any]:
+    """Return the path of the file for executions, and that of the one for lines, which is given."""
+    named = format_of(path.name)
+    return path.with_name(f"{named.stem}.executions{named.suffix}"), path
 
 
 class _Local:

@@ -11,7 +11,9 @@ from typing import Any, Literal, NoReturn
 
 from airflow.providers.common.compat.sdk import (
     AirflowFailException,
+    AirflowSkipException,
     AirflowTaskTimeout,
+    Asset,
     BaseOperator,
     BaseOperatorLink,
     Context,
@@ -24,6 +26,7 @@ from airflow_provider_timextender import errors
 from airflow_provider_timextender.deferral import DefersMixin
 from airflow_provider_timextender.exporting import Chosen, Output, Wanted, export
 from airflow_provider_timextender.hooks import TimeXtenderHook, no_vain_retry
+from airflow_provider_timextender.increments import Ledger
 from airflow_provider_timextender.inputs import (
     NOT_GIVEN,
     Asked,
@@ -402,9 +405,12 @@ class LogsOperator(BaseOperator):
         output_path: Any = NOT_GIVEN,
         output_conn_id: str | NotGiven | None = NOT_GIVEN,
         output_schema: str | None = None,
+        incremental: bool = False,
         timextender_conn_id: str = TimeXtenderHook.default_conn_name,
         **kwargs: Any,
     ) -> None:
+        if incremental:
+            kwargs.setdefault("max_active_tis_per_dag", 1)
         super().__init__(**kwargs)
         self.job_id = job_id
         self.job_name = job_name
@@ -420,6 +426,7 @@ class LogsOperator(BaseOperator):
         self.output_path = output_path
         self.output_conn_id = output_conn_id
         self.output_schema = output_schema
+        self.incremental = incremental
         self.timextender_conn_id = timextender_conn_id
 
     @cached_property
@@ -451,7 +458,9 @@ class LogsOperator(BaseOperator):
                 raise errors.InvalidInput("Give the one job to which the trigger_id belongs.")
             output = self._output(context)
             if output is not None:
-                return self._export(asked, trigger_id, wanted, output)
+                return self._export(context, asked, trigger_id, wanted, output)
+            if self.incremental:
+                raise errors.InvalidInput("incremental is given without an output_path or output_conn_id.")
             if asked.one is None:
                 raise errors.InvalidInput(
                     "Give an output_path or an output_conn_id: several logs are no XCom."
@@ -483,14 +492,23 @@ class LogsOperator(BaseOperator):
         ti = context["ti"]
         return Files(ObjectStoragePath(path), (ti.dag_id, ti.task_id, ti.run_id, ti.map_index))
 
-    def _export(self, asked: Asked, trigger_id: str | None, wanted: Wanted, output: Output) -> dict[str, Any]:
+    def _export(
+        self, context: Context, asked: Asked, trigger_id: str | None, wanted: Wanted, output: Output
+    ) -> dict[str, Any]:
+        ledger = self._ledger(context, output) if self.incremental else None
         zone = self.hook.settings.timezone
         assumed = " (assumed; the connection's extra may name another timezone)" if zone is UTC else ""
         self.log.info("Times that come without an offset are taken to be in %s%s.", zone, assumed)
         find = self.hook.resolve_job if asked.one is not None else self._find
         jobs = self._jobs(asked)
-        done = export(jobs, find, partial(self._read, trigger_id, wanted), wanted, output, self.log)
+        read = partial(self._read, trigger_id, wanted)
+        done = export(jobs, find, read, wanted, output, self.log, ledger)
+        if done is None:
+            raise AirflowSkipException("Nothing is new since the last output, and nothing is written.")
         self.log.info("%(rows)d lines of %(executions)d executions of %(jobs)d jobs are written.", done)
+        for outlet in self.outlets or ():
+            if isinstance(outlet, Asset):
+                context["outlet_events"][outlet].extra.update(done)
         return done
 
     @cached_property
@@ -505,6 +523,18 @@ class LogsOperator(BaseOperator):
 
     def _find(self, of: Of) -> Job:
         return pick(self._known, of)
+
+    def _ledger(self, context: Context, output: Output) -> Ledger:
+        if self.trigger_id is not NOT_GIVEN or self.until:
+            raise errors.InvalidInput(
+                "incremental goes with neither trigger_id nor until: what they leave out would count as "
+                "written, and what comes late never be."
+            )
+        from airflow_provider_timextender.remembering import TaskMemory
+
+        ti = context["ti"]
+        mapped = "" if ti.map_index in (None, -1) else f"[{ti.map_index}]"
+        return Ledger(TaskMemory(context), f"{ti.run_id}{mapped}", output.where, output.seen)
 
     def _read(self, trigger_id: str | None, wanted: Wanted, job: Job) -> Iterator[Execution]:
         told: set[str] = set()

@@ -60,6 +60,7 @@ EXPECTED = {
     },
     "example_timextender_exactly_once": {"load_sales[-1]"},
     "example_timextender_deferrable": {"load[0]", "load[1]", "wait_for_stock[-1]"},
+    "example_timextender_new_logs": {"load_sales[-1]", "write_new_logs[-1]"},
     "example_timextender_job_finished": {"refresh_reports[-1]"},
     "example_timextender_export_logs": {"export_logs[-1]", "list_failures[-1]"},
     "example_timextender_last_loads": {"logs[-1]", "last_loads[-1]"},

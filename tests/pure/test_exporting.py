@@ -99,6 +99,7 @@ def run(
 
     told = export(asked, lambda of: pick(JOBS, of), filtered, wanted, output, LOGGER)
     assert output.end == "complete"
+    assert told is not None
     return told, output
 
 

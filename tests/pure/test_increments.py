@@ -1,0 +1,342 @@
+"""Outputs hold together all that the API shows, and each row once, whatever is retried and cleared."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import random
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from airflow_provider_timextender import increments
+from airflow_provider_timextender.errors import InvalidInput, LogsIncomplete, OutputRefused, ServerError
+from airflow_provider_timextender.exporting import Wanted, export
+from airflow_provider_timextender.increments import MOST, Increment, Ledger, Reading, Seen
+from airflow_provider_timextender.logs import LogFilter
+from airflow_provider_timextender.model import Execution, ExecutionState, Job, Log
+from airflow_provider_timextender.naming import Of
+from airflow_provider_timextender.tables import Column
+
+from ..months import DAY, HOUR, Course, Death, Month, Row, TimeXtender, at
+
+
+@dataclass
+class Airflow:
+    """Runs of a task, what is remembered of them, and the outputs that can be seen.
+
+    :ivar owns: whether a run has a memory of its own, as from Airflow 3.3 on.
+    :ivar path: that of each output; empty if each run has one of its own.
+    :ivar beside: what another process does at a touch of the world.
+    :ivar dies_at: the touch of the world at which the process dies.
+    """
+
+    timextender: TimeXtender
+    owns: bool
+    keyed: bool = False
+    newest: dict[str, str] = field(default_factory=dict)
+    own: dict[tuple[str, str], str] = field(default_factory=dict)
+    outputs: dict[str, Counter[Row]] = field(default_factory=dict)
+    path: str = ""
+    beside: dict[int, Callable[[], Any]] = field(default_factory=dict)
+    dies_at: int = 0
+    touches: int = 0
+
+    def touch(self) -> None:
+        self.touches += 1
+        self.beside.pop(self.touches, bool)()
+        if self.touches == self.dies_at:
+            raise Death
+
+    def shown(self, run: str) -> Counter[Row]:
+        paths = (f"out/{run}.executions", f"out/{run}")
+        return sum((self.outputs.get(path, Counter()) for path in paths), Counter())
+
+    def union(self) -> Counter[Row]:
+        rows: Counter[Row] = sum(self.outputs.values(), Counter())
+        return Counter(set(rows)) if self.keyed else rows
+
+    def seen(self, path: str) -> Seen:
+        if self.keyed or f"{path}.executions" not in self.outputs:
+            return "nothing"
+        return "all" if path in self.outputs else "a part"
+
+    def show(self, path: str, rows: Counter[Row]) -> None:
+        """Let an output be seen: files replace what is there, first that of executions; a table adds."""
+        if self.keyed:
+            self.outputs[path] = self.outputs.get(path, Counter()) | rows
+        else:
+            executions = Counter({row: count for row, count in rows.items() if len(row) == 1})
+            self.outputs[f"{path}.executions"] = executions
+            self.touch()
+            self.outputs[path] = rows - executions
+        self.touch()
+
+    def attempt(self, run: str, now: float, *, dies_at: int = 0, unreadable: str = "") -> str:
+        self.dies_at, self.touches = dies_at, 0
+        output = Rows(self, self.path or f"out/{run}")
+        ledger = Ledger(Remembered(self, run), run, output.where, self.seen)
+        asked = [Of(job_id) for job_id in self.timextender.jobs]
+
+        def read(job: Job) -> Iterator[Execution]:
+            executions = self.timextender.log(job.id, now)
+            yield from executions[: len(executions) // 2] if job.id == unreadable else executions
+            if job.id == unreadable:
+                raise ServerError("The server answered 500.")
+
+        def find(of: Of) -> Job:
+            return Job(str(of.job_id), None)
+
+        try:
+            told = export(asked, find, read, Wanted(LogFilter()), output, logging.getLogger("task"), ledger)
+        except LogsIncomplete:
+            return "failed"
+        return "success" if told else "skipped"
+
+
+@dataclass
+class Rows:
+    """An output of rows."""
+
+    airflow: Airflow
+    where: str
+    rows: Counter[Row] = field(default_factory=Counter)
+
+    def seen(self, where: str) -> Seen:
+        return self.airflow.seen(where)
+
+    def begin(self, columns: Sequence[Column]) -> None:
+        pass
+
+    def write_lines(self, rows: Iterable[dict[str, Any]]) -> None:
+        self.rows.update((row["execution_key"], row["line"], row["message"]) for row in rows)
+
+    def write_execution(self, row: dict[str, Any]) -> None:
+        self.rows.update([(row["execution_key"],)])
+
+    def complete(self) -> dict[str, Any]:
+        self.airflow.touch()
+        self.airflow.show(self.where, self.rows)
+        return {"where": self.where}
+
+    def discard(self) -> None:
+        pass
+
+
+@dataclass
+class Remembered:
+    airflow: Airflow
+    run: str
+
+    @property
+    def owns(self) -> bool:
+        return self.airflow.owns
+
+    def place(self, job_id: str) -> str:
+        return job_id
+
+    def newest(self, job_id: str) -> Any:
+        self.airflow.touch()
+        return json.loads(self.airflow.newest.get(job_id, "null"))
+
+    def own(self, job_id: str) -> Any:
+        self.airflow.touch()
+        return json.loads(self.airflow.own.get((self.run, job_id), "null"))
+
+    def forget_own(self, job_id: str) -> None:
+        self.airflow.touch()
+        del self.airflow.own[self.run, job_id]
+
+    def keep(self, job_id: str, newest: Any, own: Any) -> None:
+        self.airflow.touch()
+        if self.airflow.owns:
+            self.airflow.own[self.run, job_id] = json.dumps(own)
+        self.airflow.touch()
+        self.airflow.newest[job_id] = json.dumps(newest)
+        assert len(json.dumps(newest)) < 48 * 1024
+
+
+def written(reading: Reading, execution: Execution) -> int:
+    """Return how many rows are written of an execution."""
+    part = reading.part(execution)
+    return 0 if part is None else sum(map(part.takes, execution.logs)) + part.row
+
+
+@pytest.fixture
+def _few_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let less be remembered than runs in a month; the latest lines and executions come within a hundred."""
+    monkeypatch.setattr(increments, "MOST", 150)
+
+
+@pytest.mark.usefixtures("_few_known")
+@pytest.mark.parametrize("seed", range(8))
+def test_outputs_of_thirty_days_hold_the_whole_truth_and_no_row_twice(seed: int) -> None:
+    chance = random.Random(seed)
+    task = Airflow(TimeXtender.of(chance, days=30), owns=chance.random() < 0.6, keyed=seed % 4 == 3)
+    month = Month(task, chance, days=30)
+    month.live()
+    assert month.happened.keys() > {"retry: success", "clear: success", "try: failed", "retry: dead"}
+
+
+JOB, OTHER = str(uuid.UUID(int=7)), str(uuid.UUID(int=8))
+
+
+def course(number: int, *, start: float = 0.0, lines: int = 3) -> Course:
+    shown = tuple((start, start) for _ in range(lines))
+    return Course(str(uuid.UUID(int=number)), start, start + 60, start, shown)
+
+
+@pytest.mark.parametrize("keyed", [True, False])
+@pytest.mark.parametrize("owns", [True, False])
+@pytest.mark.parametrize("retried", [True, False])
+def test_a_run_that_died_at_any_moment_is_made_up_for(retried: bool, owns: bool, keyed: bool) -> None:
+    for dies_at in itertools.count(1):
+        one, other = [course(1)], [course(2)]
+        task = Airflow(TimeXtender({JOB: one, OTHER: other}), owns=owns, keyed=keyed)
+        task.attempt("a", HOUR)
+        one.append(course(3, start=HOUR))
+        other.append(course(4, start=HOUR))
+        with suppress(Death):
+            task.attempt("b", 2 * HOUR, dies_at=dies_at)
+            assert dies_at > 15
+            return
+        if retried:
+            task.attempt("b", 3 * HOUR)
+        one.append(course(5, start=3 * HOUR))
+        try:
+            task.attempt("c", 5 * HOUR)
+        except OutputRefused:  # the table of executions can be seen, and that of lines cannot
+            assert ("out/b.executions" in task.outputs) > ("out/b" in task.outputs)
+            task.attempt("b", 6 * HOUR)
+            task.attempt("c", 6 * HOUR)
+        assert task.union() == task.timextender.truth(6 * HOUR), dies_at
+
+
+@pytest.mark.parametrize("owns", [True, False])
+def test_a_cleared_run_writes_again_what_it_wrote_and_no_more(owns: bool) -> None:
+    courses = [course(1)]
+    task = Airflow(TimeXtender({JOB: courses}), owns=owns)
+    task.attempt("a", HOUR)
+    first = task.shown("a")
+    courses.append(course(2, start=HOUR))
+    assert task.attempt("a", 3 * HOUR) == "success"
+    assert task.shown("a") == first
+    task.attempt("b", 4 * HOUR)
+    second = task.shown("b")
+    assert len(second) == 4
+    courses.append(course(3, start=5 * HOUR))
+    if owns:
+        task.outputs.clear()
+        task.attempt("a", 6 * HOUR)
+        task.attempt("b", 6 * HOUR)
+        assert (task.shown("a"), task.shown("b")) == (first, second)
+    else:
+        with pytest.raises(OutputRefused, match="stays as it is"):
+            task.attempt("a", 6 * HOUR)
+
+
+def test_another_runs_output_is_not_replaced() -> None:
+    courses = [course(1)]
+    task = Airflow(TimeXtender({JOB: courses}), owns=True, path="out/same")
+    task.attempt("a", HOUR)
+    courses.append(course(2, start=HOUR))
+    with pytest.raises(OutputRefused, match=r"let output_path differ for each run, as with \{\{ run_id \}\}"):
+        task.attempt("b", 3 * HOUR)
+
+
+@pytest.mark.parametrize("at_touch", range(1, 4))
+def test_a_run_beside_another_writes_nothing_twice(at_touch: int) -> None:
+    task = Airflow(TimeXtender({JOB: [course(1)]}), owns=True)
+    task.beside = {at_touch: lambda: task.attempt("b", HOUR)}
+    with nullcontext() if at_touch == 1 else pytest.raises(OutputRefused, match="max_active_tis_per_dag=1"):
+        task.attempt("a", HOUR)
+    assert task.union() == task.timextender.truth(HOUR)
+    assert task.attempt("a", 2 * HOUR) == "skipped"
+
+
+def test_mapped_instances_that_go_through_one_job_are_told() -> None:
+    task = Airflow(TimeXtender({JOB: [course(1)]}), owns=True)
+    task.attempt("a[0]", HOUR)
+    with pytest.raises(OutputRefused, match="two mapped instances"):
+        task.attempt("a[1]", HOUR)
+
+
+def test_lines_of_a_running_execution_come_once_and_its_row_when_it_has_ended() -> None:
+    running = Course(str(uuid.UUID(int=1)), 0, 4 * HOUR, 0, tuple((h * HOUR, h * HOUR) for h in (0, 1, 2, 9)))
+    task = Airflow(TimeXtender({JOB: [running]}), owns=True)
+    assert [task.attempt(run, hour * HOUR) for run, hour in (("a", 1.5), ("b", 5), ("c", 6), ("d", 10))] == [
+        "success", "success", "skipped", "success",
+    ]  # fmt: skip
+    assert [len(task.outputs.get(f"out/{run}", ())) for run in "abcd"] == [2, 1, 0, 1]
+    assert [len(task.outputs.get(f"out/{run}.executions", ())) for run in "abcd"] == [0, 1, 0, 0]
+
+
+def test_an_execution_without_an_end_counts_as_over_when_nothing_has_come_since_the_last_output() -> None:
+    one = Execution(JOB, "1" * 32, ExecutionState.SUCCEEDED, at(0), log_counts={"info": 1})
+    new = increments.New(increments.Start({}, 0))
+    part = new.part(one)
+    assert part == increments.Part(0, 1, row=False)
+    held = new.increment("a", "", whole=True, replaces=False)
+    assert held is not None
+    assert increments.New(held.after()).part(one) == increments.Part(1, 1, row=True)
+
+
+def test_an_execution_whose_earlier_lines_have_changed_is_put_out_again_as_a_whole() -> None:
+    one = Execution(JOB, "1" * 32, ExecutionState.SUCCEEDED, at(0), at(9))
+    new = increments.New(increments.Start({}, 0))
+    assert written(new, with_log(one, "bc")) == 3
+    held = new.increment("a", "", whole=True, replaces=False)
+    assert held is not None
+    for texts, wanted, expected, changed in (
+        ("abc", "abc", 3, 1),
+        ("bcde", "bcde", 2, 0),
+        ("b", "b", 0, 0),
+        ("xbc", "b", 1, 1),
+        ("bcd", "cd", 1, 0),
+    ):
+        new = increments.New(held.after())
+        assert written(new, with_log(one, texts, wanted)) == expected
+        assert new.changed == changed
+
+
+def with_log(execution: Execution, texts: str, wanted: str | None = None) -> Execution:
+    """Return an execution whose log has a line for each letter, of which a filter keeps some."""
+    logs = [Log(at(0), "info", text, None, line) for line, text in enumerate(texts, 1)]
+    kept = tuple(log for log in logs if wanted is None or log.message in wanted)
+    return replace(execution, logs=kept, log_counts={"info": len(texts)})
+
+
+def test_two_by_hand_that_began_in_the_same_moment_are_both_put_out() -> None:
+    twins = [course(0, lines=2), course(0, lines=3)]
+    task = Airflow(TimeXtender({JOB: twins}), owns=True, keyed=True)
+    task.attempt("a", HOUR)
+    assert sorted(map(len, task.outputs["out/a"])) == [1, 3, 3, 3]
+    assert task.attempt("b", 2 * HOUR) == "skipped"
+
+
+def test_what_is_remembered_is_small_and_comes_back_as_it_was() -> None:
+    courses = [course(n, start=60.0 * n) for n in range(1, 2001)]
+    task = Airflow(TimeXtender({JOB: courses}), owns=True)
+    task.attempt("a" * 250, 3 * DAY)
+    courses += [course(n, start=60.0 * n) for n in range(2001, 2401)]
+    task.attempt("b" * 250, 3 * DAY)
+    text = task.newest[JOB]
+    assert 30_000 < len(text) < 48 * 1024
+    held = Increment.from_dict(json.loads(text))
+    assert Increment.from_dict(json.loads(json.dumps(held.to_dict()))) == held
+    assert len(held.known) == 2 * MOST
+    assert task.union() == task.timextender.truth(3 * DAY)
+    assert task.attempt("a" * 250, 4 * DAY) == task.attempt("b" * 250, 4 * DAY) == "success"
+    assert task.union() == task.timextender.truth(3 * DAY)
+
+
+@pytest.mark.parametrize("stored", [None, [], {}, {"run": "a"}, "x"])
+def test_what_is_not_understood_of_it_is_an_error(stored: Any) -> None:
+    with pytest.raises(InvalidInput, match="what is remembered of its outputs is not understood"):
+        Increment.from_dict(stored)
