@@ -92,7 +92,7 @@ class Chosen:
         ran = entries.spans(execution)
         # An entry without a time may be from when its execution ran, and from no other time.
         logs = (log for log in execution.logs if ran or log.time is not None)
-        lines = ((log.line or 0, log) for log in logs if part.takes(log))
+        lines = ((log.line or 0, log) for log in (logs if part is EVERYTHING else filter(part.takes, logs)))
         first = next(lines, None)
         self.counts = (ran and part.row) or first is not None
         self.lines = lines if first is None else chain([first], lines)

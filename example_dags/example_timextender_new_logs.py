@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
+
 from airflow.providers.common.compat.sdk import Asset, dag
 
 from airflow_provider_timextender.operators import ExecuteJobOperator, LogsOperator
+
+FOLDER = f"{tempfile.gettempdir()}/timextender"  # or s3://connection@bucket/timextender, say
 
 new_logs = Asset("timextender_new_logs")
 
@@ -20,7 +24,7 @@ def example_timextender_new_logs() -> None:
         task_id="write_new_logs",
         all_jobs=True,
         incremental=True,
-        output_path="/tmp/timextender_logs/{{ run_id }}.jsonl",  # noqa: S108 - or s3://bucket/logs/...
+        output_path=f"{FOLDER}/new_logs/{{{{ run_id }}}}.jsonl",
         outlets=[new_logs],
     )
 

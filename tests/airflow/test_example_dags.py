@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ from airflow_provider_timextender.simulator import DIALECTS, Simulator
 from airflow_provider_timextender.simulator.server import example_jobs
 
 from ..conftest import API_KEY
-from .running import DAGS, NOT_FOR_AIRFLOW_2, sqlite_at
+from .environment import AIRFLOW_HOME
+from .running import DAGS, NOT_FOR_AIRFLOW_2, SHARES, sqlite_at
 from .running import run_dag as run
 
 
@@ -122,6 +125,33 @@ def test_r01_each_example_fails_when_a_load_fails(dags: Any, any_dialect: Simula
     if "read_log[-1]" in states:
         (execution,) = any_dialect.world.executions
         assert log_of(xcoms) == [(line.severity, line.message) for line in execution.lines]
+
+
+def test_r44_each_run_adds_what_is_new_and_tells_it_with_the_asset(dags: Any, past: Simulator) -> None:
+    for job in past.world.jobs.values():
+        job.pickup, job.duration = 0.05, 0.1
+    told = []
+    dag = dags["example_timextender_new_logs"]
+    if not find_spec("airflow.sdk"):
+        dag.sync_to_db()  # Airflow 2 tells nothing with a dataset that it does not know
+    for executions in (4, 1):
+        state, _, xcoms = run(dag)
+        assert state == "success"
+        told.append(xcoms["write_new_logs[-1].return_value"])
+        assert told[-1]["executions"] == executions
+    paths = [one["path"] for one in told]
+    keys = [json.loads(row)["execution_key"] for path in paths for row in Path(path).read_text().splitlines()]
+    assert len(set(keys)) == 5
+    assert len(keys) == sum(len(execution.lines) for execution in past.world.executions)
+    asset = "asset" if find_spec("airflow.sdk") else "dataset"
+    with sqlite3.connect(AIRFLOW_HOME / "airflow.db") as database:
+        events = database.execute(f"SELECT extra FROM {asset}_event ORDER BY id DESC LIMIT 2").fetchall()
+        (kept,) = database.execute(
+            f"SELECT count(*) FROM {'asset_state_store' if SHARES else 'variable'} WHERE key LIKE ?",
+            ("timextender_increment:example_timextender_new_logs.write_new_logs:%",),
+        ).fetchone()
+    assert [json.loads(extra) for (extra,) in reversed(events)] == told
+    assert kept == 1
 
 
 def test_the_exported_executions_tell_the_failures(dags: Any, past: Simulator) -> None:

@@ -22,6 +22,7 @@ from airflow_provider_timextender.simulator import Job, Simulator
 from airflow_provider_timextender.simulator.world import Execution, Line, World
 
 from ..months import T0, Course, Death, Month, Row, TimeXtender
+from .running import SHARES
 from .stand_ins import Store, TaskInstance
 
 LOGS = Asset("timextender_logs")
@@ -168,7 +169,7 @@ def test_files_of_some_days_hold_the_whole_truth_and_no_row_twice(
     seed: int, simulator: Simulator, tmp_path: Path, mortal: Callable[[RealTask], None]
 ) -> None:
     chance = random.Random(seed)
-    task = RealTask(simulator, TimeXtender.of(chance, days=6), tmp_path, stores=seed % 2 == 0)
+    task = RealTask(simulator, TimeXtender.of(chance, days=6), tmp_path, stores=SHARES and seed % 2 == 0)
     mortal(task)
     month = Month(task, chance, days=6, touches=14)
     month.live()
