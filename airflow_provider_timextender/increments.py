@@ -137,7 +137,9 @@ class Increment:
 
     def after(self) -> Start:
         """Return where the next output begins if this one could be seen."""
-        return Start.of({name: one._replace(before=one.out) for name, one in self.known.items()}, self.floor)
+        known = {name: one._replace(before=one.out) for name, one in self.known.items()}
+        # What has not been read is no history, however old.
+        return Start.of(known, self.floor) if self.whole else Start(known, self.floor)
 
     def instead(self) -> Start:
         """Return where the next output begins if this one never could be seen."""
@@ -146,7 +148,7 @@ class Increment:
                 one.before.row * one.moment,
                 one.before,
                 one.before,
-                one.last if one.out == one.before else NO_LINE,
+                one.last,
             )
             for name, one in self.known.items()
             if one.before != NOTHING

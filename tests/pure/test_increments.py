@@ -218,6 +218,63 @@ def test_a_run_that_died_at_any_moment_is_made_up_for(retried: bool, owns: bool,
         assert task.union() == task.timextender.truth(6 * HOUR), dies_at
 
 
+@pytest.mark.parametrize("unreadable", [JOB, OTHER])
+def test_a_retry_makes_up_for_a_job_that_was_read_in_part(unreadable: str) -> None:
+    for dies_at in itertools.count():
+        jobs = {JOB: [course(n) for n in (1, 2, 3)], OTHER: [course(n) for n in (4, 5, 6)]}
+        task = Airflow(TimeXtender(jobs), owns=True)
+        assert task.attempt("a", HOUR, unreadable=unreadable) == "failed"
+        assert task.union() < task.timextender.truth(HOUR)
+        with suppress(Death):
+            assert task.attempt("a", HOUR, dies_at=dies_at) == "success"
+            assert task.union() == task.timextender.truth(HOUR)
+            assert dies_at == 0 or dies_at > 12
+        if dies_at > 12:
+            return
+        jobs[JOB].append(course(7, start=HOUR))
+        try:
+            task.attempt("b", 3 * HOUR)
+        except OutputRefused:  # its output was there before the retry, and may be of either
+            task.attempt("a", 3 * HOUR)
+            task.attempt("b", 3 * HOUR)
+        assert task.union() == task.timextender.truth(3 * HOUR), dies_at
+
+
+def test_what_was_not_read_is_no_history_whatever_came_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(increments, "MOST", 2)
+    newest_first = [course(n, start=60.0 * n) for n in range(9, 0, -1)]
+    task = Airflow(TimeXtender({JOB: newest_first, OTHER: []}), owns=True)
+    assert task.attempt("a", HOUR, unreadable=JOB) == "failed"
+    assert task.attempt("b", HOUR) == "success"
+    assert task.union() == task.timextender.truth(HOUR)
+
+
+def test_without_a_memory_of_its_own_a_run_of_which_others_have_followed_a_part_stays() -> None:
+    jobs = {JOB: [course(1)], OTHER: [course(2)]}
+    task = Airflow(TimeXtender(jobs), owns=False)
+    for run, job_id in (("a", OTHER), ("b", JOB), ("c", JOB)):
+        task.attempt(run, HOUR)
+        jobs[job_id].append(course(len(task.outputs) + 3))
+    with pytest.raises(OutputRefused, match="stays as it is"):
+        task.attempt("b", HOUR)
+    task.attempt("d", HOUR)
+    assert task.union() == task.timextender.truth(HOUR)
+
+
+def test_what_a_run_was_to_hold_and_others_hold_is_not_its_own_any_more() -> None:
+    jobs = {JOB: [course(1)], OTHER: [course(2)]}
+    task = Airflow(TimeXtender(jobs), owns=True)
+    with pytest.raises(Death):
+        task.attempt("a", HOUR, dies_at=11)
+    assert set(task.own) == {("a", JOB), ("a", OTHER)}
+    assert not task.outputs
+    task.attempt("b", HOUR)
+    jobs[JOB].append(course(3))
+    for _ in range(2):
+        assert task.attempt("a", 2 * HOUR) == "success"
+        assert task.union() == task.timextender.truth(2 * HOUR)
+
+
 @pytest.mark.parametrize("owns", [True, False])
 def test_a_cleared_run_writes_again_what_it_wrote_and_no_more(owns: bool) -> None:
     courses = [course(1)]
@@ -313,18 +370,20 @@ def with_log(execution: Execution, texts: str, wanted: str | None = None) -> Exe
 
 
 def test_two_by_hand_that_began_in_the_same_moment_are_both_put_out() -> None:
-    twins = [course(0, lines=2), course(0, lines=3)]
-    task = Airflow(TimeXtender({JOB: twins}), owns=True, keyed=True)
+    twins = [course(0, lines=2), course(0, lines=4)]
+    task = Airflow(TimeXtender({JOB: twins}), owns=True)
     task.attempt("a", HOUR)
-    assert sorted(map(len, task.outputs["out/a"])) == [1, 3, 3, 3]
     assert task.attempt("b", 2 * HOUR) == "skipped"
+    twins[0] = course(0, lines=3)
+    task.attempt("c", 3 * HOUR)
+    assert sum(task.union().values()) == sum(task.timextender.truth(3 * HOUR).values()) == 9
 
 
 def test_what_is_remembered_is_small_and_comes_back_as_it_was() -> None:
     courses = [course(n, start=60.0 * n) for n in range(1, 2001)]
     task = Airflow(TimeXtender({JOB: courses}), owns=True)
     task.attempt("a" * 250, 3 * DAY)
-    courses += [course(n, start=60.0 * n) for n in range(2001, 2401)]
+    courses += [course(n, start=60.0 * n) for n in range(2001, 2501)]
     task.attempt("b" * 250, 3 * DAY)
     text = task.newest[JOB]
     assert 30_000 < len(text) < 48 * 1024
@@ -332,6 +391,7 @@ def test_what_is_remembered_is_small_and_comes_back_as_it_was() -> None:
     assert Increment.from_dict(json.loads(json.dumps(held.to_dict()))) == held
     assert len(held.known) == 2 * MOST
     assert task.union() == task.timextender.truth(3 * DAY)
+    courses.append(Course(OTHER, 3 * DAY, 9 * DAY, 3.5 * DAY, ((3.5 * DAY, 3.5 * DAY),)))
     assert task.attempt("a" * 250, 4 * DAY) == task.attempt("b" * 250, 4 * DAY) == "success"
     assert task.union() == task.timextender.truth(3 * DAY)
 
