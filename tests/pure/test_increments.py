@@ -390,6 +390,8 @@ def test_what_is_remembered_is_small_and_comes_back_as_it_was() -> None:
     held = Increment.from_dict(json.loads(text))
     assert Increment.from_dict(json.loads(json.dumps(held.to_dict()))) == held
     assert len(held.known) == 2 * MOST
+    courses.append(course(2501, start=2 * DAY))
+    task.attempt("c", 3 * DAY)
     assert task.union() == task.timextender.truth(3 * DAY)
     courses.append(Course(OTHER, 3 * DAY, 9 * DAY, 3.5 * DAY, ((3.5 * DAY, 3.5 * DAY),)))
     assert task.attempt("a" * 250, 4 * DAY) == task.attempt("b" * 250, 4 * DAY) == "success"
