@@ -20,14 +20,14 @@ PACKAGE = Path(__file__).parents[1] / "airflow_provider_timextender"
 LAYERS: Mapping[str, tuple[str, ...]] = {
     "a terminal": ("__main__", "cli", "commands", "reporting", "terminal"),
     "Airflow's side": (
-        "operators", "sensors", "triggers", "watching", "deferral", "ending", "xcoms", "polling", "hooks",
-        "reading", "databases",
+        "operators", "remembering", "sensors", "triggers", "watching", "deferral", "ending", "xcoms",
+        "polling", "hooks", "reading", "databases",
     ),
     "the worlds": ("worlds", "carrier"),
     "the life": ("life",),
     "data and rules": (
-        "recording", "check", "evidence", "connection", "exporting", "files", "formats", "inputs",
-        "logs", "shown", "tables", "submission", "verdict", "jobs_api", "arriving", "vocabulary", "model",
+        "recording", "check", "evidence", "connection", "exporting", "files", "formats", "increments",
+        "inputs", "logs", "shown", "tables", "submission", "verdict", "jobs_api", "arriving", "vocabulary", "model",
         "errors", "naming", "provider_info",
     ),
     "the other side of the wire": ("simulator",),
