@@ -165,7 +165,7 @@ def touching(task: RealTask, real: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_files_of_some_days_hold_the_whole_truth_and_no_row_twice(
+def test_r44_files_of_some_days_hold_the_whole_truth_and_no_row_twice(
     seed: int, simulator: Simulator, tmp_path: Path, mortal: Callable[[RealTask], None]
 ) -> None:
     chance = random.Random(seed)

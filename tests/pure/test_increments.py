@@ -18,7 +18,7 @@ import pytest
 from airflow_provider_timextender import increments
 from airflow_provider_timextender.errors import InvalidInput, LogsIncomplete, OutputRefused, ServerError
 from airflow_provider_timextender.exporting import Wanted, export
-from airflow_provider_timextender.increments import MOST, Increment, Ledger, Reading, Seen
+from airflow_provider_timextender.increments import MOST, Extent, Increment, Known, Ledger, Reading, Seen
 from airflow_provider_timextender.logs import LogFilter
 from airflow_provider_timextender.model import Execution, ExecutionState, Job, Log
 from airflow_provider_timextender.naming import Of
@@ -176,7 +176,7 @@ def _few_known(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_few_known")
 @pytest.mark.parametrize("seed", range(8))
-def test_outputs_of_thirty_days_hold_the_whole_truth_and_no_row_twice(seed: int) -> None:
+def test_r44_outputs_of_thirty_days_hold_the_whole_truth_and_no_row_twice(seed: int) -> None:
     chance = random.Random(seed)
     task = Airflow(TimeXtender.of(chance, days=30), owns=chance.random() < 0.6, keyed=seed % 4 == 3)
     month = Month(task, chance, days=30)
@@ -195,7 +195,7 @@ def course(number: int, *, start: float = 0.0, lines: int = 3) -> Course:
 @pytest.mark.parametrize("keyed", [True, False])
 @pytest.mark.parametrize("owns", [True, False])
 @pytest.mark.parametrize("retried", [True, False])
-def test_a_run_that_died_at_any_moment_is_made_up_for(retried: bool, owns: bool, keyed: bool) -> None:
+def test_r44_a_run_that_died_at_any_moment_is_made_up_for(retried: bool, owns: bool, keyed: bool) -> None:
     for dies_at in itertools.count(1):
         one, other = [course(1)], [course(2)]
         task = Airflow(TimeXtender({JOB: one, OTHER: other}), owns=owns, keyed=keyed)
@@ -219,7 +219,7 @@ def test_a_run_that_died_at_any_moment_is_made_up_for(retried: bool, owns: bool,
 
 
 @pytest.mark.parametrize("unreadable", [JOB, OTHER])
-def test_a_retry_makes_up_for_a_job_that_was_read_in_part(unreadable: str) -> None:
+def test_r44_a_retry_makes_up_for_a_job_that_was_read_in_part(unreadable: str) -> None:
     for dies_at in itertools.count():
         jobs = {JOB: [course(n) for n in (1, 2, 3)], OTHER: [course(n) for n in (4, 5, 6)]}
         task = Airflow(TimeXtender(jobs), owns=True)
@@ -276,7 +276,7 @@ def test_what_a_run_was_to_hold_and_others_hold_is_not_its_own_any_more() -> Non
 
 
 @pytest.mark.parametrize("owns", [True, False])
-def test_a_cleared_run_writes_again_what_it_wrote_and_no_more(owns: bool) -> None:
+def test_r44_a_cleared_run_writes_again_what_it_wrote_and_no_more(owns: bool) -> None:
     courses = [course(1)]
     task = Airflow(TimeXtender({JOB: courses}), owns=owns)
     task.attempt("a", HOUR)
@@ -396,6 +396,29 @@ def test_what_is_remembered_is_small_and_comes_back_as_it_was() -> None:
     courses.append(Course(OTHER, 3 * DAY, 9 * DAY, 3.5 * DAY, ((3.5 * DAY, 3.5 * DAY),)))
     assert task.attempt("a" * 250, 4 * DAY) == task.attempt("b" * 250, 4 * DAY) == "success"
     assert task.union() == task.timextender.truth(3 * DAY)
+
+
+def test_what_this_release_remembers_is_understood() -> None:
+    stored = {
+        "run": "scheduled__2026-03-01T00:00:00+00:00",
+        "where": "s3://aws@bucket/logs/a.jsonl",
+        "known": {
+            "l7tF0abc": [1772362273, 3, 1, 3, "wgQ7frMw"],
+            "uUN7_HYs": [0, 2, 0, 2, "u5UAdVsq", 1, 0],
+        },
+        "floor": 1772362000,
+        "floor_before": 1772361000,
+        "whole": True,
+        "complete": True,
+        "replaces": False,
+        "number": 7,
+    }
+    held = Increment.from_dict(stored)
+    assert held.to_dict() == stored
+    assert held.known == {
+        "l7tF0abc": Known(1772362273, Extent(3, True), Extent(3, True), (3, "wgQ7frMw")),
+        "uUN7_HYs": Known(0, Extent(2), Extent(1), (2, "u5UAdVsq")),
+    }
 
 
 @pytest.mark.parametrize("stored", [None, [], {}, {"run": "a"}, "x"])
