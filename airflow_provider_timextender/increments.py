@@ -144,12 +144,7 @@ class Increment:
     def instead(self) -> Start:
         """Return where the next output begins if this one never could be seen."""
         known = {
-            name: Known(
-                one.before.row * one.moment,
-                one.before,
-                one.before,
-                one.last,
-            )
+            name: Known(one.before.row * one.moment, one.before, one.before, one.last)
             for name, one in self.known.items()
             if one.before != NOTHING
         }
