@@ -17,6 +17,7 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.schema import CreateColumn
 
 from airflow_provider_timextender.errors import InvalidInput
+from airflow_provider_timextender.increments import Seen
 from airflow_provider_timextender.tables import EXECUTIONS, Column, Row
 
 LINES_TABLE = "timextender_lines"
@@ -103,6 +104,10 @@ class Tables:
     def where(self) -> str:
         """Where that is, for people."""
         return f"the tables {' and '.join(self.names)} of the connection {self._conn_id!r}"
+
+    def seen(self, where: str) -> Seen:
+        """Tell that nothing can be seen, whatever is there: to write a row once more changes nothing."""
+        return "nothing"
 
     def begin(self, columns: Sequence[Column]) -> None:
         """Connect, and create the tables that are missing.

@@ -362,8 +362,8 @@ class LogsOperator(BaseOperator):
     :param output_schema: the schema of the tables; what the connection's user has by default, unless given
         (templated).
     :param incremental: write only what no earlier run of this task has written; the task is skipped where
-        nothing is new. ``output_path`` has to differ for each run, ``trigger_id`` and ``until`` are refused,
-        and ``max_active_tis_per_dag`` is 1 unless given.
+        nothing is new. An ``output_path`` has to differ for each run, ``trigger_id`` and ``until`` are
+        refused, and ``max_active_tis_per_dag`` is 1 unless given.
     :param timextender_conn_id: the Airflow connection (templated).
     :raises ExecutionNotFound: if the log shows no execution under the trigger id.
     :raises LogsIncomplete: if some of several jobs could not be read, when the others have been written.

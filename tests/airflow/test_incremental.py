@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sqlite3
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,13 +17,14 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSki
 
 from airflow_provider_timextender import files, remembering
 from airflow_provider_timextender.errors import OutputRefused
+from airflow_provider_timextender.increments import Ledger
 from airflow_provider_timextender.inputs import NOT_GIVEN
 from airflow_provider_timextender.operators import LogsOperator
 from airflow_provider_timextender.simulator import Job, Simulator
 from airflow_provider_timextender.simulator.world import Execution, Line, World
 
 from ..months import T0, Course, Death, Month, Row, TimeXtender
-from .running import SHARES
+from .running import SHARES, sqlite_at
 from .stand_ins import Store, TaskInstance
 
 LOGS = Asset("timextender_logs")
@@ -208,6 +210,34 @@ def test_what_is_new_is_told_with_the_asset_and_nothing_new_skips_the_task(
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "a.executions.jsonl", "a.jsonl", "c.executions.jsonl", "c.jsonl",
     ]  # fmt: skip
+
+
+def test_r44_of_a_database_only_what_is_new_is_written_and_a_repeat_changes_nothing(
+    simulator: Simulator,
+    tmp_path: Path,
+    context: Any,
+    variables: Variables,
+    monkeypatch: pytest.MonkeyPatch,
+    mocker: Any,
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_DWH", sqlite_at(tmp_path))
+    there: dict[str, Any] = {"output_path": NOT_GIVEN, "output_conn_id": "dwh"}
+    simulator.past("load", ago=60)
+    assert put_out(context, Path("a"), **there)["rows"] == 4
+    with pytest.raises(AirflowSkipException, match="Nothing is new"):
+        put_out(context, Path("b"), **there)
+    simulator.past("load", "failed", ago=30)
+    # The try dies when the rows are there, and before that is remembered.
+    mocker.patch.object(Ledger, "completed", side_effect=Death)
+    with pytest.raises(Death):
+        put_out(context, Path("c"), **there)
+    mocker.stopall()
+    assert put_out(context, Path("c"), **there)["rows"] == 6
+    with sqlite3.connect(tmp_path / "logs.db") as database:
+        counts = (
+            "SELECT (SELECT count(*) FROM timextender_lines), (SELECT count(*) FROM timextender_executions)"
+        )
+        assert database.execute(counts).fetchone() == (10, 2)
 
 
 @pytest.mark.parametrize(

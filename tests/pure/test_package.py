@@ -44,7 +44,7 @@ def test_what_is_imported_is_declared() -> None:
     )
     common = "apache-airflow-providers-common-compat"
     assert declared == {"apache-airflow", common, "ijson", "requests", "urllib3"}
-    assert of_extras == {"aiohttp", "pyarrow"}
+    assert of_extras == {"aiohttp", "apache-airflow-providers-common-sql", "pyarrow", "sqlalchemy"}
 
 
 def test_only_the_simulator_needs_its_extra_and_says_how_to_get_it() -> None:
