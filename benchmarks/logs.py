@@ -326,12 +326,12 @@ READERS = (
     Reader("LogsOperator, errors to .jsonl", ERRORS, 1 / LINES, way="slow", sizes=(100,)),
     Reader("LogsOperator, errors to .jsonl", ERRORS, 1 / LINES, way="gzip", sizes=(100,)),
     Reader("LogsOperator, errors to .jsonl", ERRORS, 1 / LINES, way="one execution"),
-    *(
-        Reader(f"LogsOperator, all to {suffix}", partial(to_file, name=f"all{suffix}"))
-        for suffix in (".jsonl", ".jsonl.gz", ".csv", ".parquet")
-    ),
+    Reader("LogsOperator, all to .jsonl", partial(to_file, name="all.jsonl")),
+    Reader("LogsOperator, all to .jsonl.gz", partial(to_file, name="all.jsonl.gz"), sizes=(100,)),
+    Reader("LogsOperator, all to .csv", partial(to_file, name="all.csv"), sizes=(100,)),
+    Reader("LogsOperator, all to .parquet", partial(to_file, name="all.parquet")),
     Reader("`hook.iter_executions`", partial(iterate, executions=True)),
-    Reader("`hook.iter_job_logs`", partial(iterate, executions=False)),
+    Reader("`hook.iter_job_logs`", partial(iterate, executions=False), sizes=(100,)),
     Reader("ExecuteJobOperator, not waiting", submit),
     Reader("requests + json, errors to .jsonl", by_hand, 1 / LINES, holds=6),
     Reader("HttpOperator, errors to .jsonl", http_operator, 1 / LINES, holds=6),
