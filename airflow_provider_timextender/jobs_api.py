@@ -312,8 +312,8 @@ class _Parser:
         fields = ("log.trigger_id", "log.severity")
         ids, severities = ([names.index(n) for n in self.vocabulary.places(key, field)] for field in fields)
         dotted = any("." in word for field in fields for word in self.vocabulary.spellings["fields"][field])
-        # Where a member stands twice, or several may be meant, the whole entry has to be looked at.
-        plain = not dotted and len(ids) <= 1 and len(severities) <= 1 and len({*names}) == len(names)
+        # Where several may be meant, or one stands twice, the whole entry has to be looked at.
+        plain = not dotted and len(ids) <= 1 and len(severities) <= 1
         shape = _Shape(next(iter(ids), None), next(iter(severities), None), plain)
         if len(self.shapes) < _MOST_KNOWN:
             self.shapes[key] = shape

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_timextender import arriving, errors, model, vocabulary
 from airflow_provider_timextender import jobs_api as api
-from airflow_provider_timextender.jobs_api import Answer, read
+from airflow_provider_timextender.jobs_api import Answer, read, read_each
 from airflow_provider_timextender.logs import LastLines, LogFilter, WantedLines
 from airflow_provider_timextender.model import ExecutionState, JobState
 from airflow_provider_timextender.vocabulary import Vocabulary
@@ -378,6 +378,29 @@ def test_r02_an_id_that_is_given_twice_is_none() -> None:
         say_text(api.execute_job(JOB), f'{{"TriggerId": "{TRIGGER}", "TriggerId": "{OTHER}"}}')
     (execution,) = say_text(api.job_logs(JOB), f'[{{"TriggerId": "{OTHER}", "TriggerId": "{TRIGGER}"}}]')
     assert execution.trigger_id is None
+
+
+@pytest.mark.parametrize(
+    ("entry", "kept"),
+    [
+        ('{"Severity": "Error", "Message": "m"}', True),
+        ('{"Severity": "Information", "Message": "m"}', False),
+        ('{"Severity": "Information", "Message": "m", "Severity": "Information"}', False),
+        ('{"Severity": "Information", "Message": "m", "Severity": "Error"}', True),
+        ('{"Severity": "Error", "Message": "m", "Severity": "Information"}', True),
+        ('{"Severity": "Information", "Message": "m", "Level": "Information"}', False),
+        ('{"Level": {"Name": "Information"}, "Message": "m"}', True),
+        ('{"Message": "m"}', True),
+    ],
+)
+def test_a_filter_drops_entries_only_by_one_severity_that_is_understood(entry: str, kept: bool) -> None:
+    call = api.each_execution(JOB, keep=WantedLines(LogFilter(min_severity="error")))
+    # Between others, of another shape.
+    info = '{"Severity": "Information", "Timestamp": "2026-01-01T00:00:00Z"}'
+    log = f'[{{"Logs": [{info}, {entry}, {info}]}}]'
+    (execution,) = read_each(call, answer(log.encode()), Vocabulary(), timezone.utc)
+    assert len(execution.logs) == kept
+    assert execution.log_count == 3
 
 
 @pytest.mark.parametrize("number", ["0." + "1" * 10**5, "1" * 18, "1e99", "-0"])
