@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone, tzinfo
 from email.utils import parsedate_to_datetime
 from functools import partial
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 from urllib.parse import quote
 
 from airflow_provider_timextender import errors, model
@@ -479,8 +479,7 @@ def _id(value: Any) -> str | None:
     return None if value is None else ascii(str(value).strip()[:200])[1:-1] or None
 
 
-@dataclass(frozen=True)
-class _Shape:
+class _Shape(NamedTuple):
     """At which places entries with the same members have what is asked of each, ``None`` for nowhere.
 
     :ivar plain: whether it can be taken from there as it is.
@@ -535,13 +534,15 @@ class _Log(_Passed):
         :param entries: the names and the values of the members of each, and how many bytes have arrived.
         """
         parser, counts, levels, min_level = self._parser, self._levels, self._parser.levels, self._min_level
-        known, shape, last_id = None, _NOWHERE, _NOWHERE
+        known, last_id = None, _NOWHERE
+        id_place = word_place = plain = None
         for line, (names, values, at) in enumerate(entries, 1):
             if names != known:
-                known, shape = names, parser.shape_of(names)
-            if shape.plain:
-                id_ = None if shape.trigger_id is None else values[shape.trigger_id]
-                word = None if shape.severity is None else values[shape.severity]
+                known = names
+                id_place, word_place, plain = parser.shape_of(names)
+            if plain:
+                id_ = None if id_place is None else values[id_place]
+                word = None if word_place is None else values[word_place]
             else:
                 id_, word = parser.vocabulary.each(
                     members_of(names, values), "log.trigger_id", "log.severity"
