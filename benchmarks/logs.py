@@ -318,10 +318,10 @@ class Reader:
 
 
 ERRORS = partial(to_file, name="errors.jsonl", min_severity="error")
-LIMIT = Reader("ijson `items`, which only parses", only_parse)
+LIMIT = Reader("ijson `items` alone", only_parse)
 READERS = (
     LIMIT,
-    Reader("ijson `parse`, which only parses", partial(only_parse, events=True)),
+    Reader("ijson `parse` alone", partial(only_parse, events=True)),
     Reader("LogsOperator, errors to .jsonl", ERRORS, 1 / LINES),
     Reader("LogsOperator, errors to .jsonl", ERRORS, 1 / LINES, way="slow", sizes=(100,)),
     Reader("LogsOperator, errors to .jsonl", ERRORS, 1 / LINES, way="gzip", sizes=(100,)),
@@ -440,7 +440,7 @@ def main() -> None:
     """Measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--sizes", type=int, nargs="+", default=[1, 100, 1000], metavar="MB")
-    parser.add_argument("--runs", type=int, default=3, help="of each row")
+    parser.add_argument("--runs", type=int, default=1, help="of each row: the best counts")
     parser.add_argument(
         "--readers", default="", help="only those that have this regular expression in their name"
     )
@@ -461,7 +461,7 @@ def main() -> None:
         limit = min(run["cpu"] for run in found[LIMIT])
         rows += [row(reader, size, took, limit) for reader, took in found.items()]
     print(printed.table(COLUMNS, rows, ("log", "reader")))
-    print(f"\nOf {given.runs} runs of each row: the least CPU and time, and the highest memory.")
+    print(f"\nRuns of each row: {given.runs}; the least CPU and time and the highest memory count.")
     print(f"A line has {LINE} bytes, an execution {LINES} lines. Slow is {PACE // MB} MB a second.")
     print(f"\n{printed.machine(PACKAGES)}")
     print(f"\nAgain: python benchmarks/logs.py {' '.join(sys.argv[1:])}".rstrip())

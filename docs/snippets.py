@@ -82,6 +82,7 @@ def wanted() -> Iterator[tuple[Path, str]]:
     """Yield each file that is made of the code or shows some of it, and what it should be."""
     yield ROOT / "docs/rooms.svg", pictures.picture()
     yield ROOT / "docs/waiting.svg", charts.waiting()
+    yield ROOT / "docs/reading-logs.svg", charts.reading_logs()
     yield contract.FILE, contract.text()
     for page in PAGES:
         yield page, _PART.sub(lambda part: part[1] + shown(part[2]), page.read_text())

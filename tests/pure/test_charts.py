@@ -11,7 +11,10 @@ import pytest
 
 from docs import charts
 
-CHARTS: dict[str, Callable[[], str]] = {"waiting.svg": charts.waiting}
+CHARTS: dict[str, Callable[[], str]] = {
+    "waiting.svg": charts.waiting,
+    "reading-logs.svg": charts.reading_logs,
+}
 
 
 def drawn(chart: Callable[[], str]) -> list[tuple[float, str]]:
@@ -49,17 +52,35 @@ PAGE = """\
 | 500 | dbt Cloud   |               444.4 |            1.466 |
 
 After the table.
+
+| log          | reader                         | CPU s | memory MB |
+| ------------ | ------------------------------ | ----: | --------: |
+| 1 MB         | LogsOperator, errors to .jsonl |  0.01 |       1.0 |
+| 100 MB       | ijson `items` alone            |  0.33 |       0.3 |
+| 100 MB       | LogsOperator, errors to .jsonl |  0.50 |       3.4 |
+| 100 MB, slow | LogsOperator, errors to .jsonl |  0.60 |       3.4 |
+| 100 MB       | LogsOperator, all to .jsonl    |  3.50 |       3.6 |
+| 1 GB         | HttpOperator, errors to .jsonl |  8.47 |    4243.0 |
 """
 
 
-def test_a_chart_shows_what_the_table_says_and_which_trigger_was_late(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def small_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = tmp_path / "performance.md"
     page.write_text(PAGE)
     monkeypatch.setattr(charts, "PAGE", page)
+
+
+@pytest.mark.usefixtures("small_page")
+def test_the_chart_of_waiting_shows_what_the_table_says_and_which_trigger_was_late() -> None:
     values = [value for _, value in drawn(charts.waiting)]
     assert values == ["0.013", "5.5", "0.434", "100.0", "0.053", "8.0", "1.466*", "444.4*"]
+
+
+@pytest.mark.usefixtures("small_page")
+def test_the_chart_of_logs_shows_the_readers_that_do_the_same_and_the_limit() -> None:
+    values = [value for _, value in drawn(charts.reading_logs)]
+    assert values == ["0.33", "0.3", "0.50", "3.4", "8.47", "4243.0"]
 
 
 def test_a_table_that_is_not_there_is_an_error_that_names_its_columns() -> None:
