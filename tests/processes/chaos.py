@@ -65,7 +65,11 @@ class Plan:
     failures: frozenset[int] = frozenset()
     rotation: tuple[int, int] | None = None
     clears: int = 0
+    history: int = 0
 
+
+PAST_LINES = 1200
+"""How many lines each execution of a history has in its log: 200 KB."""
 
 PLACES = (
     *(f"POST jobs/*/execute: {moment}" for moment in ("before", "sent", "answered")),
@@ -148,7 +152,10 @@ def plan(seed: int) -> Plan:
     if chance.random() < 0.15:
         failures = frozenset(chance.sample(range(1, 60), 15))
     clears = int(chance.random() < 0.15)
-    return Plan(**{**vars(one), "rotation": rotation, "failures": failures, "clears": clears})
+    # By chances of its own, so that a seed has the life that it had before there were histories.
+    history = random.Random(f"history of {seed}").choices([0, 1, 10], [90, 5, 5])[0]
+    rest = {"rotation": rotation, "failures": failures, "clears": clears, "history": history}
+    return Plan(**{**vars(one), **rest})
 
 
 def _fault(chance: random.Random) -> tuple[int, Any, Fault]:
@@ -237,6 +244,10 @@ def live(nursery: Nursery, one: Plan) -> Lived:
     """Live a life."""
     job = Job("load", **{**one.job, "outcomes": list(one.job["outcomes"])})
     with Simulator([job], api_key=OLD_KEY, dialect=one.dialect) as simulator:
+        job.lines, usual = PAST_LINES, job.lines
+        for number in range(one.history):
+            simulator.past("load", "succeeded", ago=86400.0 + number, by="schedule")
+        job.lines = usual
         around = Surroundings(one, simulator)
         histories.name_the_same(simulator, one.seed)
         life = Life(
@@ -296,7 +307,8 @@ def _judge_lines(lived: Lived) -> Iterator[str]:
     plan, life = lived.plan, lived.life
     texts = (line.split(" ", 2)[2] for line in life.history if "] TimeXtender: " in line)
     shown = Counter(text.removeprefix("TimeXtender: ").rpartition("+00:00] ")[2] for text in texts)
-    there = Counter(line.message for one in life.simulator.world.executions for line in one.lines)
+    lived_through = life.simulator.world.executions[plan.history :]
+    there = Counter(line.message for one in lived_through for line in one.lines)
     # Of lines that are shown, nobody can know if the process dies before it has kept that they are.
     unknown = any(death.name.endswith(SHOWN) or death.process == "triggerer" for death in life.deaths)
     if not (unknown or plan.failures or plan.clears) and (twice := shown - there):
@@ -469,6 +481,7 @@ def table(lives: list[Lived]) -> str:
         ("key rotations", sum(lived.plan.rotation is not None for lived in lives)),
         ("executions of others", sum(len(lived.plan.others) for lived in lives)),
         ("clears", sum(lived.plan.clears for lived in lives)),
+        ("large logs", sum(bool(lived.plan.history) for lived in lives)),
         ("succeeded", ends["success"]),
         ("failed", ends["failed"]),
         ("adopted", sum(ADOPTED in "".join(lived.life.history) for lived in lives)),
