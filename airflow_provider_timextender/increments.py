@@ -335,7 +335,10 @@ class Memory(Protocol):
         """Forget the increment of a job that this run has written."""
 
     def keep(self, job_id: str, newest: Any, own: Any) -> None:
-        """Keep an increment of a job as the newest, and as this run's own."""
+        """Keep an increment of a job as the newest, and then as this run's own.
+
+        In this order: of what is a run's own, it must be certain that it was the newest.
+        """
 
 
 class Ledger:

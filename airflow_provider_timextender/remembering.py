@@ -99,11 +99,11 @@ class TaskMemory:
 
     def keep(self, job_id: str, newest: Any, own: Any) -> None:
         """Keep an increment of a job as the newest, and as this run's own."""
+        self._newest.set(self._key(job_id), newest)
         if self.owns:
             from airflow.sdk.execution_time.context import NEVER_EXPIRE
 
             self._own.set(self._key(job_id), own, retention=NEVER_EXPIRE)
-        self._newest.set(self._key(job_id), newest)
 
     def _key(self, job_id: str) -> str:
         key = f"{self._prefix}{job_id}"

@@ -155,10 +155,10 @@ class Remembered:
 
     def keep(self, job_id: str, newest: Any, own: Any) -> None:
         self.airflow.touch()
+        self.airflow.newest[job_id] = json.dumps(newest)
+        self.airflow.touch()
         if self.airflow.owns:
             self.airflow.own[self.run, job_id] = json.dumps(own)
-        self.airflow.touch()
-        self.airflow.newest[job_id] = json.dumps(newest)
         assert len(json.dumps(newest)) < 48 * 1024
 
 
@@ -238,6 +238,24 @@ def test_r44_a_retry_makes_up_for_a_job_that_was_read_in_part(unreadable: str) -
             task.attempt("a", 3 * HOUR)
             task.attempt("b", 3 * HOUR)
         assert task.union() == task.timextender.truth(3 * HOUR), dies_at
+
+
+def test_r44_a_retry_that_dies_as_well_is_made_up_for_by_the_next() -> None:
+    for dies_at in range(1, 20):
+        one, other = [course(1)], [course(2)]
+        task = Airflow(TimeXtender({JOB: one, OTHER: other}), owns=True)
+        task.attempt("a", HOUR)
+        one.append(course(3))
+        with pytest.raises(Death):
+            task.attempt("b", HOUR, dies_at=10)
+        assert task.shown("b")
+        other.append(course(4))
+        with suppress(Death):
+            task.attempt("b", HOUR, dies_at=dies_at)
+        task.attempt("b", HOUR)
+        other.append(course(5))
+        task.attempt("c", HOUR)
+        assert task.union() == task.timextender.truth(HOUR), dies_at
 
 
 def test_what_was_not_read_is_no_history_whatever_came_first(monkeypatch: pytest.MonkeyPatch) -> None:
