@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from typing import Protocol
 
-from airflow_provider_timextender.errors import ContractError
+from airflow_provider_timextender.errors import ContractError, TimeXtenderError
 from airflow_provider_timextender.jobs_api import Call
 from airflow_provider_timextender.life import World, passes, repeat, run_through
 from airflow_provider_timextender.model import Execution
@@ -28,20 +28,23 @@ def each(
     :param patience: seconds for which the next one is asked for again and again.
     :raises ContractError: if that is not possible, as the log begins with others then.
     """
-    reading = _Reading(hook, call)
+    reading = _Reading(hook, call, world)
     with closing(reading):
         while True:
             execution = run_through(repeat(world, reading.next, bears=passes, patience=patience))
             if execution is None:
                 return
             yield execution
+            # The rule is asked only when there is trouble.
+            yield from reading.until_it_breaks_off()
 
 
 class _Reading:
     """Remembers of what it has yielded only how many there were, and a checksum, whatever their number."""
 
-    def __init__(self, hook: Streams, call: Call[Iterator[Execution]]) -> None:
+    def __init__(self, hook: Streams, call: Call[Iterator[Execution]], world: World) -> None:
         self._hook = hook
+        self._world = world
         self._call = call
         self._count = 0
         self._checksum = hashlib.blake2b()
@@ -56,6 +59,16 @@ class _Reading:
             self._going = None
             raise
 
+    def until_it_breaks_off(self) -> Iterator[Execution]:
+        """Yield what follows; what goes wrong is left to :meth:`next`, which asks again."""
+        try:
+            yield from self._going or ()
+        except TimeXtenderError as error:
+            self._going = None
+            if not passes(error):
+                raise
+            self._world.log.warning("Asking again, for what follows %d executions: %s", self._count, error)
+
     def close(self) -> None:
         """Release the connection."""
         if self._going is not None:
@@ -64,6 +77,7 @@ class _Reading:
     def _go_on(self) -> Generator[Execution, None, None]:
         checksum = hashlib.blake2b()
         before = self._checksum.digest()
+        number = 0
         with closing(self._hook.stream(self._call)) as stream:
             for number, execution in enumerate(stream, 1):
                 checksum.update(execution.key.encode())
@@ -71,7 +85,12 @@ class _Reading:
                     self._count, self._checksum = number, checksum
                     yield execution
                 elif number == self._count and checksum.digest() != before:
-                    raise ContractError(
-                        f"its log broke off after {number} executions, and when it was asked for again, it "
-                        "began with others, so that it cannot be told where to go on."
-                    )
+                    raise self._other()
+        if number < self._count:
+            raise self._other()
+
+    def _other(self) -> ContractError:
+        return ContractError(
+            f"its log broke off after {self._count} executions, and when it was asked for again, it did not "
+            "begin with the same, so that it cannot be told where to go on."
+        )
