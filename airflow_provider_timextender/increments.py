@@ -55,6 +55,11 @@ class Known(NamedTuple):
     before: Extent = NOTHING
     last: tuple[int, str] = NO_LINE
 
+    @property
+    def last_before(self) -> tuple[int, str]:
+        """The last line of those that were out before; it is not known if this output adds some."""
+        return self.last if self.last[0] <= self.before.lines else NO_LINE
+
 
 @dataclass
 class Part:
@@ -144,7 +149,7 @@ class Increment:
     def instead(self) -> Start:
         """Return where the next output begins if this one never could be seen."""
         known = {
-            name: Known(one.before.row * one.moment, one.before, one.before, one.last)
+            name: Known(one.before.row * one.moment, one.before, one.before, one.last_before)
             for name, one in self.known.items()
             if one.before != NOTHING
         }
@@ -257,9 +262,11 @@ class New(Reading):
         ended = execution.end is not None or (old is not None and lines <= before.lines)
         row = before.row or (execution.is_over and ended)
         before = before._replace(lines=min(lines, before.lines))
-        if lines > before.lines and last != NO_LINE and last != _kept(execution, last[0]):
-            self.changed += 1
-            before = before._replace(lines=0)
+        if lines > before.lines and last != NO_LINE:
+            changed = last != _kept(execution, last[0])
+            self.changed += changed
+            # Before the last output the log may have shown less than is out, and shows it again.
+            before = before._replace(lines=0 if changed else max(last[0], before.lines))
         out = Extent(lines, row)
         self._known[name] = Known(row * _moment(execution), out, before, last)
         if out == before:

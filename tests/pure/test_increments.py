@@ -382,6 +382,35 @@ def test_an_execution_whose_earlier_lines_have_changed_is_put_out_again_as_a_who
         assert new.changed == changed
 
 
+def test_r44_a_log_that_shows_less_for_a_while_is_not_put_out_twice() -> None:
+    one = Execution(JOB, "1" * 32, ExecutionState.RUNNING, at(0))
+    start = increments.Start({}, 0)
+    for texts, expected in (("abcd", 4), ("ab", 0), ("abcd", 0), ("a", 0), ("abcde", 1)):
+        new = increments.New(start)
+        other = replace(one, trigger_id=str(uuid.uuid4()))
+        assert written(new, with_log(one, texts)) == expected
+        assert written(new, with_log(other, "x")) == 1
+        assert new.changed == 0
+        held = new.increment("a", "", whole=True, replaces=False)
+        assert held is not None
+        start = Increment.from_dict(json.loads(json.dumps(held.to_dict()))).after()
+
+
+def test_r44_lines_that_never_could_be_seen_do_not_tell_what_has_changed() -> None:
+    one = Execution(JOB, "1" * 32, ExecutionState.RUNNING, at(0))
+    new = increments.New(increments.Start({}, 0))
+    assert written(new, with_log(one, "abc")) == 3
+    held = new.increment("a", "", whole=True, replaces=False)
+    assert held is not None
+    new = increments.New(held.after())
+    assert written(new, with_log(one, "abce")) == 1
+    lost = new.increment("b", "", whole=True, replaces=False)
+    assert lost is not None
+    new = increments.New(lost.instead())
+    assert written(new, with_log(one, "abcde")) == 2
+    assert new.changed == 0
+
+
 def with_log(execution: Execution, texts: str, wanted: str | None = None) -> Execution:
     """Return an execution whose log has a line for each letter, of which a filter keeps some."""
     logs = [Log(at(0), "info", text, None, line) for line, text in enumerate(texts, 1)]
