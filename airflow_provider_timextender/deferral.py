@@ -104,11 +104,10 @@ class DefersMixin(BaseOperator):
     def _take_over_shown(self, context: Context) -> None:
         """Keep for another try which lines a trigger has shown, as Airflow deletes XComs before that."""
         store: Any = context.get("task_state_store")
-        ti: Any = context["ti"]
         if store is None or (shown := self._pushed(context, SHOWN_KEY)) is None:
             return
         try:
-            store.set(SHOWN_KEY, {**shown, "try": ti.try_number})
+            store.set(SHOWN_KEY, shown)
         except Exception:
             self.log.warning("Could not keep which lines were shown", exc_info=True)
 

@@ -48,11 +48,15 @@ class InXCom:
         self._ti = ti
 
     async def get(self) -> Any:
-        """Return what a triggerer has kept in this try of the task."""
+        """Return what a triggerer has kept in this try of the task.
+
+        A worker removes the XComs of the try before when it starts one; a triggerer that does so leaves them.
+        """
         from airflow.sdk.execution_time.xcom import XCom
 
-        return await _in_thread(XCom.get_one, key=SHOWN_KEY, **_of(self._ti))
+        kept = await _in_thread(XCom.get_one, key=SHOWN_KEY, **_of(self._ti))
+        return kept if kept is not None and kept["try"] == self._ti.try_number else None
 
     async def set(self, value: dict[str, Any]) -> None:
         """Keep it."""
-        await push(self._ti, SHOWN_KEY, value)
+        await push(self._ti, SHOWN_KEY, {**value, "try": self._ti.try_number})

@@ -237,7 +237,7 @@ def test_r39_a_stored_trigger_ends_its_task_from_the_triggerer(
     monkeypatch.setattr(XCom, "get_one", lambda key, **_: pushed.get(key))
     simulator, sample = restore(SAMPLES[release]["deferrals"]["operator, for its execution"])
     trigger = trigger_of(sample["trigger"])
-    trigger.task_instance = SimpleNamespace(dag_id="t", task_id="t", run_id="t", map_index=-1)
+    trigger.task_instance = SimpleNamespace(dag_id="t", task_id="t", run_id="t", map_index=-1, try_number=1)
     simulator.finish()
 
     async def run() -> list[Any]:

@@ -465,9 +465,12 @@ class DeferredTask:
 
     dag_id, task_id, run_id, map_index = "d", "t", "r", 3
 
+    def __init__(self, try_number: int = 1) -> None:
+        self.try_number = try_number
 
-def ended_by(one: JobExecutionTrigger) -> Any:
-    known: Any = DeferredTask()
+
+def ended_by(one: JobExecutionTrigger, try_number: int = 1) -> Any:
+    known: Any = DeferredTask(try_number)
     one.task_instance = known
     (event,) = asyncio.run(_own(one))
     return event
@@ -505,6 +508,25 @@ def test_a_success_ends_the_task_where_a_triggerer_runs(
         assert returned == execution.trigger_id
     plain = trigger(trigger_id=execution.trigger_id, end_with=end_with)
     assert fire(plain)["state"] == "succeeded", "dag.test() cannot end a task from a trigger"
+
+
+@ends_tasks
+@pytest.mark.parametrize(("try_number", "times"), [(1, 1), (2, 2)])
+def test_r32_a_cleared_task_that_a_triggerer_starts_shows_the_log_again(
+    simulator: Simulator,
+    xcoms: dict[str, Any],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    try_number: int,
+    times: int,
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(JobExecutionTrigger, "log", logging.getLogger("tests.task"), raising=False)
+    execution = simulator.run("load")
+    for number in (1, try_number):
+        ended_by(trigger(trigger_id=execution.trigger_id, end_with="nothing"), number)
+    lines = [text for text in caplog.messages if text.startswith("TimeXtender: ")]
+    assert len(lines) == times * len(execution.lines) > 0
 
 
 @ends_tasks
