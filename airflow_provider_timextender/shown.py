@@ -161,14 +161,15 @@ async def show_rest(place: Shows, execution: Execution, job_name: str | None) ->
     missing = shown.missing(execution)[-RELAY_LIMIT:]
     left_out = max(0, execution.log_count - shown.count - len(missing))
     state = execution.state.value if execution.state else "over"
+    rest = missing or left_out
     if not shown.count:
         log = "and its log follows."
     else:
-        log = "and the rest of its log follows." if missing else "and its log has been shown."
+        log = "and the rest of its log follows." if rest else "and its log has been shown."
     of = Of(execution.job_id, job_name, execution.trigger_id)
     place.log.info("%s", said(f"the execution {state}, {log}", of))
     warn_of_problems(execution, place.log, set())
-    if missing:
+    if rest:
         await _show(place, shown, missing, left_out)
 
 

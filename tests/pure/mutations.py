@@ -358,7 +358,7 @@ MUTATIONS = (
     Mutation(
         "the end shows what was not shown",
         "shown",
-        "    if missing:\n        await _show(place, shown, missing, left_out)\n",
+        "    if rest:\n        await _show(place, shown, missing, left_out)\n",
         "",
         ("undisturbed",),
     ),

@@ -164,6 +164,17 @@ def test_r32_r34_a_long_log_shows_its_first_part_and_its_last(
     assert any(message.startswith(left_out) for message in caplog.messages)
 
 
+def test_r32_the_end_says_how_much_is_left_out_of_a_long_log_with_the_newest_first(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    newest_first = entries(*range(RELAY_LIMIT + 5, 0, -1))
+    place.show(*newest_first[5:])
+    place.show(*newest_first, over=True)
+    assert len(lines(caplog)) == RELAY_LIMIT
+    assert told(caplog)[-2] == "the execution succeeded, and the rest of its log follows."
+    assert told(caplog)[-1].startswith("The first 5 of 5 log lines are left out here")
+
+
 def test_r32_who_takes_over_shows_only_what_is_new(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     keeper, log = Kept(), logging.getLogger("tests.task")
