@@ -13,7 +13,7 @@ import random
 from base64 import urlsafe_b64encode
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from functools import partial
@@ -280,11 +280,14 @@ class Turn:
     said: set[str] = field(default_factory=set)
     endless: frozenset[str] = frozenset()
 
-    def has_come(self, state: model.JobState | None, now: float) -> bool:
-        """Tell whether the log is to be read at this look, by what the job does now."""
+    def see(self, state: model.JobState | None, now: float) -> None:
+        """Take note of what the job does now: its log is to be read if an execution may have ended."""
         if self.due == -math.inf or may_have_ended(self.state, state):
             self.due, self.settles = now, now + LOG_LAG
         self.state = state
+
+    def has_come(self, now: float) -> bool:
+        """Tell whether the log is to be read now."""
         return now >= max(self.due, self.rests_until)
 
     def rest(self, now: float, seconds: float) -> None:
@@ -303,9 +306,35 @@ def _due(
     """
     states = {job_id: status.state if status else None for job_id, status in jobs.items()}
     sharers = Counter(state is model.JobState.IDLE for state in states.values())
-    due = [job for job, state in states.items() if turns.setdefault(job, Turn()).has_come(state, now)]
+    for job_id, state in states.items():
+        turns.setdefault(job_id, Turn()).see(state, now)
+    due = [job_id for job_id in states if turns[job_id].has_come(now)]
     due.sort(key=lambda job_id: turns[job_id].due, reverse=True)
     return [(job_id, sharers[states[job_id] is model.JobState.IDLE]) for job_id in due]
+
+
+@asynccontextmanager
+async def _noticing(poll: Poll, turns: Mapping[str, Turn]) -> AsyncIterator[None]:
+    """Take note of what the jobs do at every look of the poll.
+
+    What is found may take minutes to be told, and what begins and ends meanwhile shows in no later look.
+    """
+    clock = asyncio.get_running_loop().time
+
+    async def notice() -> None:
+        while True:
+            snapshot = await poll.next()
+            for status in () if snapshot.problem else snapshot.statuses.values():
+                if status.job_id in turns:
+                    turns[status.job_id].see(status.state, clock())
+
+    noticing = asyncio.create_task(notice())
+    try:
+        yield
+    finally:
+        noticing.cancel()
+        with suppress(asyncio.CancelledError):
+            await noticing
 
 
 Backlog = dict[tuple[str, str], tuple[End, str | None]]
@@ -482,7 +511,8 @@ class JobFinishedTrigger(BaseEventTrigger):
         """Read the logs whose turn has come, look for look."""
         clock = asyncio.get_running_loop().time
         warned = ""
-        async with shared_poll(self.timextender_conn_id, self.poll_interval) as poll:
+        shared = shared_poll(self.timextender_conn_id, self.poll_interval)
+        async with shared as poll, _noticing(poll, turns):
             while True:
                 snapshot, found = await poll.next(), Found()
                 jobs: Mapping[str, model.JobStatus | None] = {}

@@ -571,6 +571,30 @@ def test_r44_what_begins_and_ends_between_two_looks_is_found_by_a_slow_sweep(
 
 
 @shares
+def test_r27_what_begins_and_ends_while_others_are_told_is_found_by_its_status(
+    organisation: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verdict, "SWEEP_RATE", 0.01)
+    monkeypatch.setattr(watching, "LOG_LAG", 0.2)
+    space(monkeypatch, 0.3)
+    simulator = organisation(8)
+    for number in range(6):
+        simulator.job(f"job {number}").duration = 0.4
+    simulator.job("job 7").duration = 0.4
+    ran: list[Execution] = []
+
+    def run_while_others_are_told(told: list[Any]) -> bool:
+        if simulator.count("logs") == 2 * 8 and not ran:
+            ran.extend(simulator.run(f"job {number}") for number in range(6))
+        if len(told) == 2 and len(ran) == 6:
+            ran.append(simulator.run("job 7"))
+        return len(told) == 7
+
+    told = Watcher(simulator).watch(run_while_others_are_told)
+    assert sorted(ids(told)) == sorted(execution.trigger_id for execution in ran)
+
+
+@shares
 @close_together
 @pytest.mark.parametrize("etags", [False, True])
 def test_r44_where_the_server_has_etags_a_log_is_sent_again_only_if_it_has_changed(
