@@ -109,8 +109,8 @@ class Memory:
             self._asked = True
             try:
                 self._known.append(Shown.from_dict(await self._keeper.get()))
-            except Exception:  # noqa: BLE001 - whatever Airflow has kept it in
-                self._log.warning("Lines may be shown again, as nobody tells which were", exc_info=True)
+            except Exception as error:  # noqa: BLE001 - whatever Airflow has kept it in
+                self._bear(error, "Lines may be shown again, as nobody tells which were")
         if not self._known:
             return None
         # What is kept may be older than what is known: a triggerer that was given up may work on.
@@ -123,8 +123,13 @@ class Memory:
         if self._keeper is not None:
             try:
                 await self._keeper.set(shown.to_dict())
-            except Exception:  # noqa: BLE001
-                self._log.warning("Could not keep which lines were shown", exc_info=True)
+            except Exception as error:  # noqa: BLE001
+                self._bear(error, "Could not keep which lines were shown")
+
+    def _bear(self, error: Exception, what: str) -> None:
+        self._log.warning("%s", what, exc_info=True)
+        if isinstance(error, TimeoutError):
+            self._keeper = None  # the wait is held up for as long each time, and may be late for its end
 
 
 class Shows(Protocol):

@@ -209,6 +209,31 @@ def test_r32_a_keeper_that_fails_hides_nothing_and_doubles_nothing_here(
     assert "Could not keep which lines were shown" in caplog.text
 
 
+@pytest.mark.parametrize("fails", ["get", "set"])
+def test_r32_a_keeper_that_holds_up_the_wait_is_left_alone(
+    caplog: pytest.LogCaptureFixture, fails: str
+) -> None:
+    caplog.set_level(logging.INFO)
+    asked: list[str] = []
+
+    class Slow(Kept):
+        async def get(self) -> Any:
+            asked.append("get")
+            if fails == "get":
+                raise TimeoutError
+
+        async def set(self, value: dict[str, Any]) -> None:
+            asked.append("set")
+            raise TimeoutError
+
+    place = Place(logging.getLogger("tests.task"), Slow())
+    place.show(*entries("a"))
+    place.show(*entries("a", "b"))
+    place.show(*entries("a", "b", "c"), over=True)
+    assert lines(caplog) == ["a", "b", "c"]
+    assert asked == ["get", "set"][: 1 + (fails == "set")]
+
+
 def test_another_executions_log_begins_anew(place: Place, caplog: pytest.LogCaptureFixture) -> None:
     place.show(*entries("a"))
     other = replace(execution(entries("a")), trigger_id=JOB)
