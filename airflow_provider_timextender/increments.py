@@ -224,10 +224,18 @@ class Repeated(Reading):
     def __init__(self, increment: Increment) -> None:
         super().__init__()
         self.increment = increment
+        self._missing = {name for name, one in increment.known.items() if one.out != one.before}
+
+    @property
+    def lacking(self) -> int:
+        """How many executions the log does not show any more as far as they have been written."""
+        return len(self._missing)
 
     def _part(self, name: str, execution: Execution) -> Part | None:
         increment = self.increment
         known = increment.known.get(name)
+        if known is not None and execution.log_count >= known.out.lines:
+            self._missing.discard(name)
         if known is None:
             if not max(1, increment.floor_before) <= _moment(execution) < increment.floor:
                 return None
@@ -420,7 +428,13 @@ class Ledger:
         """Take note of what the output holds of a job, before it is complete.
 
         :param whole: whether all executions of the job have been read.
+        :raises OutputRefused: if it holds less than the output that it would replace.
         """
+        if isinstance(reading, Repeated) and whole and self._replaces and reading.lacking:
+            raise OutputRefused(
+                f"the job's log shows {reading.lacking} executions no more, or not all of their lines, that "
+                f"are in {self._where}. It stays as it is, as they would be lost."
+            )
         held: Increment | None = None
         if isinstance(reading, New):
             held = reading.increment(self._run, self._where, whole=whole, replaces=self._replaces)

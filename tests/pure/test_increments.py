@@ -318,6 +318,21 @@ def test_r44_a_cleared_run_writes_again_what_it_wrote_and_no_more(owns: bool) ->
             task.attempt("a", 6 * HOUR)
 
 
+@pytest.mark.parametrize("keyed", [True, False])
+def test_r44_a_cleared_run_loses_nothing_that_the_log_does_not_show_any_more(keyed: bool) -> None:
+    courses = [course(1), course(2)]
+    task = Airflow(TimeXtender({JOB: courses}), owns=True, keyed=keyed)
+    task.attempt("a", HOUR)
+    before = task.union()
+    courses.append(course(3, start=HOUR))
+    task.attempt("b", 3 * HOUR)
+    for left in ([course(2)], [course(1, lines=2), course(2)]):
+        courses[:] = left
+        with nullcontext() if keyed else pytest.raises(OutputRefused, match="shows 1 executions no more"):
+            task.attempt("a", 4 * HOUR)
+        assert task.union() >= before
+
+
 def test_another_runs_output_is_not_replaced() -> None:
     courses = [course(1)]
     task = Airflow(TimeXtender({JOB: courses}), owns=True, path="out/same")
