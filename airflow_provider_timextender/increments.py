@@ -290,13 +290,16 @@ class New(Reading):
             if part.last is not None:
                 self._known[name] = self._known[name]._replace(last=_with_checksum(part.last))
 
-    def increment(self, run: str, where: str, *, whole: bool, replaces: bool) -> Increment | None:
+    def increment(
+        self, run: str, where: str, *, whole: bool, replaces: bool, instead: bool = False
+    ) -> Increment | None:
         """Return what is to be remembered of the output, ``None`` if it holds nothing of this job.
 
         :param whole: whether all executions of the job have been read.
+        :param instead: it stands for one that this run was to hold, so that it is to be remembered anyway.
         """
         self._remember_last()
-        if all(one.out == one.before for one in self._known.values()):
+        if not instead and all(one.out == one.before for one in self._known.values()):
             return None
         new = {name: one for name, one in self._known.items() if name not in self._start.known}
         floor = max(self._start.floor, _floor(new)) if whole else self._start.floor
@@ -389,8 +392,8 @@ class Ledger:
         self._began[job_id] = newest.run if newest else ""
         if newest is not None and newest.run == self._run:
             self._mine = max(self._mine, newest.number)
-            return Repeated(newest) if newest.whole else New(newest.instead())
-        if own is not None and (own.complete or self._seen(own.where) == "all"):
+            return Repeated(newest) if newest.whole and self._could_be_seen(newest) else New(newest.instead())
+        if own is not None and self._could_be_seen(own):
             self._mine = max(self._mine, own.number)
             return Repeated(own)
         start = self._after(newest) if newest else Start({}, 0)
@@ -398,6 +401,9 @@ class Ledger:
         if own is not None:  # it never could be seen, and others have put out what it was to hold
             self._memory.forget_own(job_id)
         return New(start)
+
+    def _could_be_seen(self, increment: Increment) -> bool:
+        return increment.complete or self._seen(increment.where) == "all"
 
     def _recall(self, job_id: str, stored: Any) -> Increment | None:
         try:
@@ -437,7 +443,10 @@ class Ledger:
             )
         held: Increment | None = None
         if isinstance(reading, New):
-            held = reading.increment(self._run, self._where, whole=whole, replaces=self._replaces)
+            instead = self._began[job_id] == self._run
+            held = reading.increment(
+                self._run, self._where, whole=whole, replaces=self._replaces, instead=instead
+            )
         elif isinstance(reading, Repeated) and self._began[job_id] == self._run:
             held = reading.increment
         if held is not None and not held.complete:

@@ -333,6 +333,20 @@ def test_r44_a_cleared_run_loses_nothing_that_the_log_does_not_show_any_more(key
         assert task.union() >= before
 
 
+def test_r44_a_retry_of_what_could_not_be_seen_loses_nothing_that_the_log_does_not_show_then() -> None:
+    for dies_at in range(1, 22):
+        courses = [course(1)]
+        task = Airflow(TimeXtender({JOB: courses, OTHER: [course(2)]}), owns=True)
+        with suppress(Death):
+            task.attempt("a", HOUR, dies_at=dies_at)
+        hidden = courses.pop()
+        with suppress(OutputRefused):  # all can be seen, and would be lost
+            task.attempt("a", HOUR)
+        courses.append(hidden)
+        task.attempt("b", HOUR)
+        assert task.union() == task.timextender.truth(HOUR), dies_at
+
+
 def test_another_runs_output_is_not_replaced() -> None:
     courses = [course(1)]
     task = Airflow(TimeXtender({JOB: courses}), owns=True, path="out/same")
