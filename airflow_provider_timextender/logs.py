@@ -22,7 +22,7 @@ RELAY_BYTES = 8 * 1024 * 1024
 """How many bytes of an answer the last lines may take together."""
 
 HELD = 2 * 1024 * 1024
-"""How many characters of messages are held in memory, about, before they are put in a file."""
+"""How many bytes of an answer are held in memory as entries, about, before they are put in a file."""
 
 MAX_LINE = 20_000
 """How many characters of one entry are repeated there."""
@@ -138,11 +138,14 @@ class _WantedLines:
         self.min_level = wanted.min_level
         self._wants = wanted.wants
         self._logs = Spool()
+        self._at: int | None = None
 
     def add(self, entry: Mapping[str, Any], log: Callable[[Mapping[str, Any]], Log], at: int) -> None:
         found = log(entry)
         if self._wants(found):
-            self._logs.append(found)
+            # Whatever makes an entry large counts: of those that came in one piece, the first does for all.
+            self._logs.append(found, 0 if self._at is None else at - self._at)
+            self._at = at
 
     def kept(self, execution: Execution, log: Any) -> Sequence[Log]:
         return self._logs
@@ -156,10 +159,10 @@ class Spool(Sequence[Log]):
         self._size = self._in_file = 0
         self._file: Any = None
 
-    def append(self, log: Log) -> None:
-        """Add an entry."""
+    def append(self, log: Log, size: int) -> None:
+        """Add an entry, of so many bytes, about."""
         self._held.append(log)
-        self._size += 500 + len(log.message)
+        self._size += 500 + size
         if self._size > HELD:
             if self._file is None:
                 self._file = TemporaryFile()  # noqa: SIM115 - closed when this is gone
@@ -167,6 +170,10 @@ class Spool(Sequence[Log]):
             pickle.dump(self._held, self._file, pickle.HIGHEST_PROTOCOL)
             self._in_file += len(self._held)
             self._held, self._size = [], 0
+
+    def __del__(self) -> None:
+        if self._file is not None:
+            self._file.close()  # else Python warns that nobody has
 
     def __len__(self) -> int:
         return self._in_file + len(self._held)

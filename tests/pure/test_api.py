@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 import string
+import tracemalloc
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
@@ -694,6 +695,23 @@ def test_the_place_of_each_entry_and_what_any_tells_are_known_whatever_is_kept(
     assert execution.log_known == known
     assert kept(WantedLines(LogFilter(**filters)), [{}]).log_known == set()
     assert [log.line for log in kept(LastLines(TRIGGER)).logs] == [None] * 3
+
+
+def test_r44_entries_that_are_large_for_other_members_than_their_message_do_not_stay_in_memory() -> None:
+    def pieces() -> Iterator[bytes]:
+        for number in range(60):
+            yield b'%s{"Message": "%d", "Details": "%s"}' % (b"," * (number > 0), number, b"x" * 10**6)
+        yield b"]}]"
+
+    call = api.each_execution(JOB, keep=WantedLines(LogFilter()))
+    arriving = replace(answer(b'[{"Logs": ['), more=pieces())
+    tracemalloc.start()
+    (execution,) = api.read_each(call, arriving, Vocabulary())
+    count = sum(1 for log in execution.logs if len(log.raw["Details"]) == 10**6)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert count == 60
+    assert peak < 20 * 2**20
 
 
 def test_times_without_an_offset_are_those_of_the_zone_across_a_change_of_clocks() -> None:
