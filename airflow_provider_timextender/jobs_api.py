@@ -123,6 +123,10 @@ class _Passed(list[Any]):
 
     count: int = 0  # type: ignore[assignment]
 
+    # Of two that are empty here, nobody knows whether they were alike.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
 
 _FIRST_TIME = datetime(1990, 1, 1, tzinfo=timezone.utc)
 """No execution is older; what is earlier is what a date has before somebody sets it, 1900 or 1970, say."""
@@ -224,6 +228,7 @@ class _Parser:
 
         obj = self.object(json.members(take))
         held = self.vocabulary.member(obj, "execution.logs")
+        self.refuse_two(obj, "execution.logs")
         if isinstance(held, dict) and self.vocabulary.has(held, "list.items"):
             held = self.vocabulary.member(held, "list.items")
         if held is not None and not isinstance(held, _Log):
@@ -356,6 +361,7 @@ class _Parser:
             wrapper: dict[str, Any] = {}
             yield from self.unwrapped(json, take, wrapper)
             items = self.vocabulary.member(wrapper, "list.items")
+            self.refuse_two(wrapper, "list.items")
             self.refuse_half(wrapper, items)
             if not self.vocabulary.has(wrapper, "list.items"):
                 raise self.unexpected("array", wrapper)
@@ -385,8 +391,10 @@ class _Parser:
                 return
             event, held = next(json.events)
             if event == "start_array":
-                passed = wrapper[name] = _Passed()
                 wanted = self.vocabulary.has({f"{within}{name}": None}, "list.items")
+                if wanted and isinstance(wrapper.get(name), _Passed):
+                    raise self.unexpected("array", [[], []])
+                passed = wrapper[name] = _Passed()
                 for found in self.items(json, take) if wanted else json.items(json.value):
                     passed.count += 1
                     json.passed()
@@ -397,6 +405,14 @@ class _Parser:
                 yield from self.unwrapped(json, take, inner, f"{name}.")
             else:
                 wrapper[name] = json.value(event, held)
+
+    def refuse_two(self, obj: Mapping[str, Any], entry: str) -> None:
+        found = self.vocabulary.members(obj, entry)
+        if sum(isinstance(one, _Passed) and one.count > 0 for one in found) > 1:
+            raise errors.ContractError(
+                f"{self.where}: several members hold a list for {entry}, with the members "
+                f"{model.short(list(obj))}. {override_hint('the right one', entry)}"
+            )
 
     def refuse_half(self, wrapper: Mapping[str, Any], items: Any) -> None:
         for place in (wrapper, *(value for value in wrapper.values() if isinstance(value, dict))):

@@ -374,6 +374,23 @@ def test_r01_a_state_that_is_given_twice_is_not_guessed() -> None:
     assert execution.raw["x"] == [1, 2]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[{"Logs": [{"Message": "a"}], "Logs": [{"Message": "b"}]}]',
+        '[{"Logs": [{"Message": "a"}], "logs": [{"Message": "b"}]}]',
+        '[{"Logs": [{"Message": "a"}], "Entries": [{"Message": "b"}]}]',
+        '[{"Logs": {"Items": [{"Message": "a"}], "Items": [{"Message": "b"}]}}]',
+        '{"Items": [{"Logs": []}], "Items": [{"Logs": []}]}',
+        '{"Items": [{"Logs": []}], "items": [{"Logs": []}]}',
+    ],
+)
+def test_r48_of_two_lists_none_is_chosen(text: str) -> None:
+    told = Vocabulary.of({"fields": {"list.items": "Items"}})
+    with pytest.raises(errors.ContractError):
+        read(api.job_logs(JOB), answer(text.encode()), told)
+
+
 def test_r02_an_id_that_is_given_twice_is_none() -> None:
     with pytest.raises(errors.ContractError, match=r"submission\.trigger_id .* is not a guid"):
         say_text(api.execute_job(JOB), f'{{"TriggerId": "{TRIGGER}", "TriggerId": "{OTHER}"}}')
