@@ -46,6 +46,7 @@ from airflow_provider_timextender.model import (
     ExecutionState,
     Job,
     JobState,
+    Log,
     canonical,
     listed,
     pick,
@@ -546,15 +547,19 @@ class LogsOperator(BaseOperator):
             yield execution
 
     def _entries(self, chosen: Iterable[Chosen]) -> list[dict[str, Any]]:
-        logs = [log for one in chosen for _, log in one.lines]
+        logs: list[Log] = []
+        size = 0
+        for log in (log for one in chosen for _, log in one.lines):
+            logs.append(log)
+            size += len(json.dumps(log.to_dict())) + len(", ")
+            if size > MAX_XCOM_BYTES:  # whatever else comes is not to be held
+                break
         for _ in write(logs, len(logs), self.log):
             pass  # a worker has nothing else to do in between
-        entries = [log.to_dict() for log in logs]
-        size = len(json.dumps(entries).encode())
         if size > MAX_XCOM_BYTES:
             raise errors.InvalidInput(
-                f"{len(entries)} log entries take {size // 1024} KiB, more than the "
-                f"{MAX_XCOM_BYTES // 1024} KiB that an XCom holds everywhere. Narrow them with trigger_id, "
-                "min_severity, since, until or message_pattern, or give an output_path or an output_conn_id."
+                f"The first {len(logs)} log entries alone take more than {MAX_XCOM_BYTES // 1024} KiB, which "
+                "not every database holds in an XCom. Narrow them with trigger_id, min_severity, since, until "
+                "or message_pattern, or give an output_path or an output_conn_id."
             )
-        return entries
+        return [log.to_dict() for log in logs]
