@@ -199,6 +199,9 @@ class Carrier:
             if isinstance(error, errors.AnswerTooLarge) or self.understood.isdisjoint(known):
                 raise
             problem = str(error)
+        except Exception:  # it broke off, after what has been understood of it
+            self.understood.update([call.subject] * any(found))
+            raise
         else:
             self.understood.update([call.subject] * any(found), [LIST_OF + call.subject] * _is_list(answer))
             return

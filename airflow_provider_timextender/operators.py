@@ -559,7 +559,7 @@ class LogsOperator(BaseOperator):
         if size > MAX_XCOM_BYTES:
             raise errors.InvalidInput(
                 f"The first {len(logs)} log entries alone take more than {MAX_XCOM_BYTES // 1024} KiB, which "
-                "not every database holds in an XCom. Narrow them with trigger_id, min_severity, since, until "
+                "not every XCom can hold. Narrow them with trigger_id, min_severity, since, until "
                 "or message_pattern, or give an output_path or an output_conn_id."
             )
         return [log.to_dict() for log in logs]

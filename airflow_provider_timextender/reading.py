@@ -90,7 +90,9 @@ class _Reading:
             raise self._other()
 
     def _other(self) -> ContractError:
-        return ContractError(
+        error = ContractError(
             f"its log broke off after {self._count} executions, and when it was asked for again, it did not "
             "begin with the same, so that it cannot be told where to go on."
         )
+        error.retry_helps = True  # whoever reads the whole of it anew need not go on
+        return error

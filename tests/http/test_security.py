@@ -271,6 +271,15 @@ def whole(body: bytes, headers: bytes = b"") -> Answer:
     return say(b"200 OK\r\nContent-Length: %d\r\n%s\r\n%s" % (len(body), headers, body))
 
 
+def test_r09_what_an_answer_says_before_it_breaks_off_has_been_understood() -> None:
+    begun = b'[{"Logs": []}, {"Pad": "%s"' % (b" " * 200_000)
+    cut = say(b"200 OK\r\nContent-Length: 999999\r\n\r\n" + begun)
+    with serving(cut) as server, carrier("worker", server.port) as made:
+        with pytest.raises(errors.Unreachable):
+            list(made.carrier.stream(api.each_execution(JOB, keep=None)))
+        assert made.understood == {"log"}
+
+
 GZIP = b"Content-Encoding: gzip\r\n"
 IDLE = b'{"Status": "idle"}'
 

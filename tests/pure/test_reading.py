@@ -77,8 +77,9 @@ def test_r09_r44_each_execution_comes_once_however_often_the_log_breaks_off(cuts
 def test_r44_a_log_that_begins_with_others_then_is_an_error_and_not_gone_on_with(then: list[int]) -> None:
     found = read(Hook([([0, 1], False), (then, True)]))
     assert [next(found).start, next(found).start] == [execution(0).start, execution(1).start]
-    with pytest.raises(errors.ContractError, match="broke off after 2 executions"):
+    with pytest.raises(errors.ContractError, match="broke off after 2 executions") as failed:
         next(found)
+    assert failed.value.retry_helps
 
 
 def test_r09_patience_has_an_end_and_begins_anew_with_each_execution() -> None:
