@@ -320,7 +320,8 @@ class _Parser:
         # Where several may be meant, or one stands twice, the whole entry has to be looked at.
         plain = not dotted and len(ids) <= 1 and len(severities) <= 1
         shape = _Shape(next(iter(ids), None), next(iter(severities), None), plain)
-        if len(self.shapes) < _MOST_KNOWN:
+        # An object of very many members is none of the API's, and is not kept.
+        if len(self.shapes) < _MOST_KNOWN and len(names) <= _MAX_MEMBERS:
             self.shapes[key] = shape
         return shape
 

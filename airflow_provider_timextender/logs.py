@@ -10,7 +10,7 @@ from datetime import datetime
 from tempfile import TemporaryFile
 from typing import Any, overload
 
-from airflow_provider_timextender.errors import InvalidInput
+from airflow_provider_timextender.errors import InvalidInput, TimeXtenderError
 from airflow_provider_timextender.inputs import to_pattern, to_time
 from airflow_provider_timextender.model import SEVERITY_LEVELS, Execution, Log, plain
 from airflow_provider_timextender.naming import Named, said
@@ -164,12 +164,21 @@ class Spool(Sequence[Log]):
         self._held.append(log)
         self._size += 500 + size
         if self._size > HELD:
-            if self._file is None:
-                self._file = TemporaryFile()  # noqa: SIM115 - closed when this is gone
-            self._file.seek(0, 2)
-            pickle.dump(self._held, self._file, pickle.HIGHEST_PROTOCOL)
-            self._in_file += len(self._held)
-            self._held, self._size = [], 0
+            try:
+                self._put_in_file()
+            except OSError as error:  # which would look like one of the connection
+                raise TimeXtenderError(
+                    f"Log lines cannot be kept in a temporary file: {error}. Set TMPDIR to a folder with room."
+                ) from None
+
+    def _put_in_file(self) -> None:
+        if self._file is None:
+            self._file = TemporaryFile()  # noqa: SIM115 - closed when this is gone
+        self._file.seek(0, 2)
+        pickle.dump(self._held, self._file, pickle.HIGHEST_PROTOCOL)
+        self._file.flush()
+        self._in_file += len(self._held)
+        self._held, self._size = [], 0
 
     def __del__(self) -> None:
         if self._file is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import errno
 import gzip
 import json
 import re
@@ -18,12 +19,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from itertools import chain, repeat
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import trustme
 
-from airflow_provider_timextender import arriving, errors
+from airflow_provider_timextender import arriving, errors, logs
 from airflow_provider_timextender import jobs_api as api
 from airflow_provider_timextender.carrier import ERROR_LIMIT
 from airflow_provider_timextender.connection import Settings
@@ -269,6 +270,19 @@ def test_r18_an_answer_in_drops_is_an_error_after_four_timeouts(kind: str, answe
 
 def whole(body: bytes, headers: bytes = b"") -> Answer:
     return say(b"200 OK\r\nContent-Length: %d\r\n%s\r\n%s" % (len(body), headers, body))
+
+
+def test_a_full_disk_is_not_told_as_an_error_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> NoReturn:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(logs, "TemporaryFile", full)
+    lines = b",".join([b'{"Message": "%s"}' % (b"x" * 1000)] * 5000)
+    call = api.each_execution(JOB, keep=logs.WantedLines(logs.LogFilter()))
+    with serving(whole(b'[{"Logs": [%s]}]' % lines)) as server, carrier("worker", server.port) as made:
+        with pytest.raises(errors.TimeXtenderError, match=r"No space left.*TMPDIR") as failed:
+            list(made.carrier.stream(call))
+        assert not failed.value.transient
 
 
 def test_r09_what_an_answer_says_before_it_breaks_off_has_been_understood() -> None:
