@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from tempfile import TemporaryFile
 from typing import Any, overload
@@ -85,32 +85,41 @@ class LogFilter:
         return not too_late and not too_early
 
 
-@dataclass(frozen=True)
+@dataclass
 class LastLines:
-    """Keeps the last entries of the log of the executions that count.
+    """Keeps the last entries of the log of the execution that counts.
 
-    :ivar trigger_id: the execution that counts, or else those that end at ``since`` or later, or may.
+    :ivar trigger_id: the execution that counts, or else the one that ends last, at ``since`` or later.
     """
 
     trigger_id: str | None
     since: datetime | None = None
+    _latest: datetime | None = field(default=None, init=False)
+    _held: list[Log] = field(default_factory=list, init=False)
 
     def __call__(self) -> _LastLines:
         """Return what keeps them of one execution."""
-        return _LastLines(self._counts)
+        return _LastLines(self._place)
 
-    def _counts(self, execution: Execution) -> bool:
+    def _place(self, execution: Execution) -> list[Log] | None:
+        """Return where the entries of an execution go, ``None`` if it does not count."""
         if self.trigger_id is not None:
-            return execution.is_under(self.trigger_id)
+            return [] if execution.is_under(self.trigger_id) else None
         time = execution.end or execution.start
-        return self.since is not None and execution.is_over and (time is None or time >= self.since)
+        if self.since is None or time is None or not execution.is_over or time < self.since:
+            return None
+        if self._latest is not None and time < self._latest:
+            return None
+        self._held.clear()  # else those of each that has ended since were in memory
+        self._latest, self._held = time, []
+        return self._held
 
 
 class _LastLines:
     min_level = 0
 
-    def __init__(self, counts: Callable[[Execution], bool]) -> None:
-        self._counts = counts
+    def __init__(self, place: Callable[[Execution], list[Log] | None]) -> None:
+        self._place = place
         self._entries: deque[tuple[int, Mapping[str, Any]]] = deque(maxlen=RELAY_LIMIT)
 
     def add(self, entry: Mapping[str, Any], log: Any, at: int) -> None:
@@ -119,7 +128,11 @@ class _LastLines:
         self._entries.append((at, entry))
 
     def kept(self, execution: Execution, log: Callable[[Mapping[str, Any]], Log]) -> Sequence[Log]:
-        return tuple(log(entry) for _, entry in self._entries) if self._counts(execution) else ()
+        place = self._place(execution)
+        if place is None:
+            return ()
+        place.extend(log(entry) for _, entry in self._entries)
+        return place
 
 
 @dataclass(frozen=True)
@@ -168,7 +181,7 @@ class Spool(Sequence[Log]):
                 self._put_in_file()
             except OSError as error:  # which would look like one of the connection
                 raise TimeXtenderError(
-                    f"Log lines cannot be kept in a temporary file: {error}. Set TMPDIR to a folder with room."
+                    f"Log lines cannot be kept in a temporary file: {error}. Let TMPDIR name one with room."
                 ) from None
 
     def _put_in_file(self) -> None:

@@ -537,7 +537,7 @@ def last_completed(executions: Sequence[Execution], after: datetime) -> Executio
             "ends are not known, or equal, so that it cannot be told which of them ended last. "
             f"{override_hint('the ends', 'execution.end')}"
         )
-    return latest[0] if latest else None
+    return latest[-1] if latest else None  # of which the log is kept
 
 
 def say_passed_over(executions: Sequence[Execution], after: datetime) -> str | None:

@@ -178,10 +178,18 @@ ENTRY = b'{"Severity":"Information","Timestamp":"2026-01-01T00:00:00Z","Message"
 @both
 @pytest.mark.parametrize(
     ("head", "piece"),
-    [(b'[{"Logs":[', ENTRY * 200), (b"[", b'{"TriggerId":"x","Logs":[' + ENTRY * 50 + b"{}]},")],
-    ids=["one execution", "many"],
+    [
+        (b'[{"Logs":[', ENTRY * 200),
+        (b"[", b'{"TriggerId":"x","Logs":[' + ENTRY * 50 + b"{}]},"),
+        (b"[", b'{"State":"Succeeded","End":"2026-01-01","Logs":[' + ENTRY * 50 + b"{}]},"),
+    ],
+    ids=["one execution", "many", "many that have ended"],
 )
-@pytest.mark.parametrize("keep", [None, LastLines(TRIGGER)], ids=["nothing", "last lines"])
+@pytest.mark.parametrize(
+    "keep",
+    [None, LastLines(TRIGGER), LastLines(None, datetime(2000, 1, 1, tzinfo=timezone.utc))],
+    ids=["nothing", "last lines", "last lines since a moment"],
+)
 def test_r44_a_log_passes_in_little_memory_and_not_for_ever(
     kind: str, head: bytes, piece: bytes, keep: api.Keep | None
 ) -> None:
