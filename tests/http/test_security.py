@@ -138,10 +138,11 @@ ENDLESS = {
 def memory() -> Iterator[Callable[[], int]]:
     """Measure how many bytes Python takes at most meanwhile."""
     tracemalloc.start()
+    most: list[int] = []
     try:
-        before = tracemalloc.get_traced_memory()[0]
-        yield lambda: tracemalloc.get_traced_memory()[1] - before
+        yield lambda: most[0]
     finally:
+        most.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
 
 
