@@ -50,12 +50,14 @@ class LogFilter:
         until: datetime | str | None = None,
         message_pattern: str | None = None,
     ) -> None:
-        if min_severity and min_severity not in SEVERITY_LEVELS:
+        if min_severity and str(min_severity) not in SEVERITY_LEVELS:
             raise InvalidInput(f"min_severity is {min_severity!r}; it takes {', '.join(SEVERITY_LEVELS)}.")
         self.pattern = to_pattern(message_pattern, "message_pattern") if message_pattern else None
         self.min_level = SEVERITY_LEVELS[min_severity] if min_severity else 0
         self._since = to_time(since, "since")
         self._until = to_time(until, "until")
+        if self._since and self._until and self._since > self._until:
+            raise InvalidInput(f"since is {since!r}, which is after until, {until!r}: no time is both.")
         self.by_severity = "min_severity" if min_severity else ""
         self.by_time = " and ".join(
             name for name, moment in (("since", self._since), ("until", self._until)) if moment

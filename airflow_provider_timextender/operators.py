@@ -48,6 +48,7 @@ from airflow_provider_timextender.model import (
     JobState,
     Log,
     canonical,
+    guid,
     listed,
     pick,
 )
@@ -409,10 +410,11 @@ class LogsOperator(BaseOperator):
         output_path: Any = NOT_GIVEN,
         output_conn_id: str | NotGiven | None = NOT_GIVEN,
         output_schema: str | None = None,
-        incremental: bool = False,
+        incremental: bool | str = False,
         timextender_conn_id: str = TimeXtenderHook.default_conn_name,
         **kwargs: Any,
     ) -> None:
+        incremental = to_bool(incremental, "incremental")
         if incremental:
             kwargs.setdefault("max_active_tis_per_dag", 1)
         super().__init__(**kwargs)
@@ -458,8 +460,10 @@ class LogsOperator(BaseOperator):
                 all_jobs=self.all_jobs,
             )
             trigger_id = given(self.trigger_id, "trigger_id")
-            if trigger_id is not None and asked.one is None:
-                raise errors.InvalidInput("Give the one job to which the trigger_id belongs.")
+            if trigger_id is not None:
+                if asked.one is None:
+                    raise errors.InvalidInput("Give the one job to which the trigger_id belongs.")
+                guid(trigger_id, "trigger id")
             output = self._output(context)
             if output is not None:
                 return self._export(context, asked, trigger_id, wanted, output)

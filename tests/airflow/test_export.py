@@ -106,6 +106,12 @@ def test_jobs_are_told_in_several_ways(
     assert list(dict.fromkeys(line["job_name"] for line in lines_of(path))) == jobs
 
 
+def test_incremental_is_no_template() -> None:
+    assert not LogsOperator(task_id="t", job_name="load", incremental="false").incremental
+    with pytest.raises(errors.InvalidInput, match="incremental is '{{ params.new }}'; it takes true or false"):
+        LogsOperator(task_id="t", job_name="load", incremental="{{ params.new }}")
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -126,6 +132,9 @@ def test_jobs_are_told_in_several_ways(
         ({"all_jobs": True, "state": None}, "state was given, but is None"),
         ({"all_jobs": True, "state": "done"}, "state is 'done'; it takes running, succeeded, failed"),
         ({"all_jobs": True, "since": "yesterday"}, "since is 'yesterday'"),
+        ({"all_jobs": True, "since": "2026-01-02", "until": "2026-01-01"}, "after until, '2026-01-01'"),
+        ({"all_jobs": True, "min_severity": ["error"]}, r"min_severity is \['error'\]; it takes debug"),
+        ({"job_name": "load", "trigger_id": "x"}, "trigger id 'x' is not a guid"),
         ({"all_jobs": True, "message_pattern": "("}, "not a regular expression"),
         ({"all_jobs": True, "message_pattern": "(?P<time>x)"}, "has a group named 'time'"),
     ],
