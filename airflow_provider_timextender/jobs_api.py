@@ -210,6 +210,11 @@ class _Parser:
                     "only be understood as a whole"
                 )
         if flat:
+            if any(log.count for _, log in held):
+                raise errors.ContractError(
+                    f"{self.where}: executions have entries in them, and {len(flat)} more lie beside, so "
+                    "that it cannot be told which are their logs."
+                )
             held = self.joined([obj for obj, _ in held], flat, keep)
         for obj, log in held:
             yield self.execution(obj, job_id, log)
@@ -257,7 +262,7 @@ class _Parser:
         for entry in flat:
             logs.setdefault(self.key(entry, "log.execution_id"), []).append(entry)
         keys = [self.key(obj, "execution.id", "execution.trigger_id") for obj in objects]
-        if objects and logs.keys().isdisjoint(keys):
+        if logs.keys().isdisjoint(keys):
             raise errors.ContractError(
                 f"{self.where}: none of {len(flat)} log entries belongs to one of {len(objects)} executions. "
                 f"{_FLAT}"

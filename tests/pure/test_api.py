@@ -647,6 +647,10 @@ def test_r48_log_entries_beside_executions_are_joined_by_the_id_that_the_connect
         errors.ContractError, match=r"none of 1 log entries belongs to one of 2.*execution.id"
     ):
         say(api.job_logs(JOB), [told[0], entry(7, "x"), told[2]], by_key)
+    with pytest.raises(errors.ContractError, match=r"none of 1 log entries belongs to one of 0"):
+        say(api.job_logs(JOB), [entry(7, "x")], by_key)
+    with pytest.raises(errors.ContractError, match=r"have entries in them, and 1 more lie beside"):
+        say(api.job_logs(JOB), [{**told[0], "Logs": [entry(1, "x")]}, entry(1, "y")], by_key)
 
     by_trigger = Vocabulary.of({"fields": {"log.execution_id": "TriggerId"}})
     flat = [
