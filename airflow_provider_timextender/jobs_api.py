@@ -751,12 +751,15 @@ def job_logs(
     It is not documented whether the filter leaves out executions, or only entries of them. So whoever wants
     the one execution asks each whether it is (:meth:`~.model.Execution.is_under`).
 
-    :param keep: what is kept of the entries; ``None`` for nothing.
+    :param keep: what is kept of the entries; ``None`` for nothing. Unless it is all, ``raw`` is empty.
     """
     each = each_execution(job_id, trigger_id, keep=keep)
 
     def parse(parser: _Parser, json: Arriving) -> list[model.Execution]:
-        return list(_bounded(each.parse(parser, json)))
+        found = each.parse(parser, json)
+        # Where little is kept of logs, what else there is would take most of the memory.
+        light = found if keep is AllEntries else (replace(one, raw={}) for one in found)
+        return list(_bounded(light))
 
     limit = LOG_LIMIT if keep is AllEntries else STREAM_LIMIT
     return Call(each.method, each.path, each.subject, parse, limit=limit, keep=keep)
@@ -788,13 +791,7 @@ def _bounded(executions: Iterator[model.Execution]) -> Iterator[model.Execution]
 
 def executions_so_far(job_id: str) -> Call[list[model.Execution]]:
     """A job's executions without their logs, which take most of the memory; a 404 means that it has none."""
-    so_far = job_logs(job_id, keep=None)
-
-    def parse(parser: _Parser, json: Arriving) -> list[model.Execution]:
-        light = (replace(each, raw={}) for each in each_execution(job_id, keep=None).parse(parser, json))
-        return list(_bounded(light))
-
-    return replace(so_far, parse=parse, absent=list)
+    return if_any(job_logs(job_id, keep=None))
 
 
 def if_any(call: Call[list[model.Execution]]) -> Call[list[model.Execution]]:

@@ -183,8 +183,9 @@ ENTRY = b'{"Severity":"Information","Timestamp":"2026-01-01T00:00:00Z","Message"
         (b'[{"Logs":[', ENTRY * 200),
         (b"[", b'{"TriggerId":"x","Logs":[' + ENTRY * 50 + b"{}]},"),
         (b"[", b'{"State":"Succeeded","End":"2026-01-01","Logs":[' + ENTRY * 50 + b"{}]},"),
+        (b"[", b'{"TriggerId":"x","More":"' + b"m" * 300_000 + b'"},'),
     ],
-    ids=["one execution", "many", "many that have ended"],
+    ids=["one execution", "many", "many that have ended", "large ones"],
 )
 @pytest.mark.parametrize(
     "keep",
