@@ -234,10 +234,11 @@ class Execution(AsDict):
 
     @property
     def key(self) -> str:
-        """A guid that tells it from all other executions, and stays the same: its trigger id, if it has one.
+        """A guid that tells it from other executions, and stays the same: its trigger id, if it has one.
 
         One without, as one by hand is, has a key made of its job and its start: of its end, where no start is
-        known, and of all else that is told of it, where neither is.
+        known, and of all else that is told of it, where neither is. Two of a job that began by hand in the
+        same moment share it.
         """
         if self.trigger_id is not None and not self.by_hand:
             return canonical(self.trigger_id)

@@ -32,7 +32,7 @@ class Column:
 _SHARED = (
     Column("job_id", "text", "the job's guid, in lower case"),
     Column("job_name", "text", "the job's name"),
-    Column("execution_key", "text", "a guid that tells the execution from all others, and stays the same"),
+    Column("execution_key", "text", "a guid that tells the execution from others, and stays the same"),
     Column("trigger_id", "text", "the trigger id, in lower case; none if it was started by hand"),
 )
 
