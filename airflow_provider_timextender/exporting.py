@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
 from typing import Any, NoReturn, Protocol
+from uuid import UUID
 
 from airflow_provider_timextender.errors import ContractError, LogsIncomplete, OutputRefused, TimeXtenderError
 from airflow_provider_timextender.increments import EVERYTHING, Ledger, New, Part, Reading, Seen
@@ -66,11 +67,14 @@ class Wanted:
 
         :param executions: each with the entries of its log that are wanted.
         :param reading: tells which part of each; ``None`` for all of it.
-        :raises ContractError: if nothing is understood of a value that decides what is wanted.
+        :raises ContractError: if nothing is understood of a value that decides what is wanted, or if two
+            executions stand under one trigger id.
         """
+        known: set[bytes] = set()
         for execution in executions:
             if not self.states or _state_of(execution) in self.states:
                 _refuse_blind(execution, self.entries)
+                _refuse_twin(execution, known)
                 part = reading.part(execution) if reading else EVERYTHING
                 if part is not None:
                     chosen = Chosen(execution, self.entries, part)
@@ -293,6 +297,19 @@ def _state_of(execution: Execution) -> ExecutionState:
     if execution.state is None:
         raise ContractError(f"an execution cannot be chosen by its state: {execution.problem}")
     return execution.state
+
+
+def _refuse_twin(execution: Execution, known: set[bytes]) -> None:
+    """Refuse a second execution under a trigger id: the rows of both would have the same keys."""
+    if execution.trigger_id is None or execution.by_hand:
+        return
+    key = UUID(execution.key).bytes
+    if key in known:
+        raise ContractError(
+            "several executions stand under one trigger id, where the API promises one, so that their rows "
+            "could not be told apart."
+        ).about(Of(trigger_id=execution.trigger_id))
+    known.add(key)
 
 
 def _refuse_blind(execution: Execution, entries: LogFilter) -> None:

@@ -220,7 +220,7 @@ class TimeXtenderHook(BaseHook):
 
     def iter_executions(
         self,
-        jobs: Iterable[str | model.Job] | None = None,
+        jobs: Iterable[str | model.Job] | str | model.Job | None = None,
         *,
         trigger_id: str | None = None,
         logs: bool = True,
@@ -231,14 +231,19 @@ class TimeXtenderHook(BaseHook):
         Only one is in memory at a time, and of its log about two megabytes; more of it lies in a temporary
         file as long as somebody has the execution.
 
-        :param jobs: ids, exact names, or what :meth:`get_jobs` returns; ``None`` for all jobs.
+        :param jobs: ids, exact names, or what :meth:`get_jobs` returns, or one of these; ``None`` for all
+            jobs.
         :param trigger_id: the one execution that is wanted, of one job.
         :param logs: ``False`` leaves out all entries.
         :param wanted: which entries are kept; ``None`` for all.
         :raises ExecutionNotFound: if nothing stands under the trigger id.
         :raises ContractError: also if the answer broke off, and could not be gone on with.
         """
+        if trigger_id is not None:
+            model.guid(trigger_id, "trigger id")
         keep = WantedLines(wanted or LogFilter()) if logs else None
+        if isinstance(jobs, (str, model.Job)):
+            jobs = (jobs,)
         for job in self.get_jobs() if jobs is None else jobs:
             yield from self._executions(
                 job.id if isinstance(job, model.Job) else self._id_of(job), trigger_id, keep

@@ -16,6 +16,7 @@ from airflow_provider_timextender import errors, model
 from airflow_provider_timextender.carrier import Carrier
 from airflow_provider_timextender.hooks import TimeXtenderHook
 from airflow_provider_timextender.life import Limits, Wait, run_through
+from airflow_provider_timextender.logs import LogFilter
 from airflow_provider_timextender.model import JobState
 from airflow_provider_timextender.naming import Of
 from airflow_provider_timextender.simulator import DIALECTS, Dialect, Fault, Job, Simulator
@@ -78,6 +79,49 @@ def test_iter_job_logs_of_a_whole_job_and_of_no_execution(simulator: Simulator) 
     assert list(hook.iter_job_logs(load.id)) == []
     with pytest.raises(errors.ExecutionNotFound, match=f"job {load.id}: its log shows no execution"):
         next(hook.iter_job_logs(load.id, load.id))
+
+
+def test_r44_executions_of_jobs_come_one_by_one_with_the_entries_that_are_wanted(
+    simulator: Simulator,
+) -> None:
+    hook, load = TimeXtenderHook(), simulator.job("load")
+    other = Job("other")
+    simulator.world.jobs[other.id] = other
+    good, bad = simulator.past("load", ago=60), simulator.past("load", "failed", ago=30)
+    by_hand = simulator.past("other", ago=20, by="hand")
+
+    def found(*jobs: Any, **named: Any) -> list[tuple[str | None, int, int]]:
+        return [(e.trigger_id, len(e.logs), e.log_count) for e in hook.iter_executions(*jobs, **named)]
+
+    of_load = [(good.trigger_id, 4, 4), (bad.trigger_id, 6, 6)]
+    assert found() == [*of_load, (by_hand.trigger_id, 3, 3)]
+    for jobs in ("load", load.id, hook.get_job(load.id), ["load"], [hook.get_job(load.id)]):
+        assert found(jobs) == of_load
+    errors_only = LogFilter(min_severity="error")
+    assert found("load", wanted=errors_only) == [(good.trigger_id, 0, 4), (bad.trigger_id, 2, 6)]
+    assert found("load", logs=False) == [(good.trigger_id, 0, 4), (bad.trigger_id, 0, 6)]
+    assert found("load", trigger_id=bad.trigger_id) == of_load[1:]
+    (execution,) = hook.iter_executions("load", trigger_id=bad.trigger_id, wanted=errors_only)
+    assert [log.message for log in execution.logs] == [log.message for log in execution.last_errors]
+    assert [log.line for log in execution.logs] == [5, 6]
+    assert list(execution.logs) == list(execution.logs), "they can be gone through again"
+
+
+def test_r09_r44_executions_go_on_where_the_answer_broke_off(simulator: Simulator) -> None:
+    simulator.job("load").lines = 2000
+    past = [simulator.past("load", ago=100.0 - n) for n in range(4)]
+    simulator.fault("logs", Fault("cut"), Fault("reset"), Fault("cut"))
+    found = [e.trigger_id for e in TimeXtenderHook(max_unreachable=30).iter_executions("load")]
+    assert found == [execution.trigger_id for execution in past]
+    assert simulator.count("logs") == 4
+
+
+def test_r38_what_tells_no_execution_and_no_job_is_refused_before_anything_is_sent(
+    simulator: Simulator,
+) -> None:
+    with pytest.raises(errors.InvalidInput, match="The trigger id 'x' is not a guid"):
+        next(TimeXtenderHook().iter_executions(trigger_id="x"))
+    assert simulator.requests == []
 
 
 @pytest.mark.parametrize(

@@ -237,6 +237,14 @@ def test_groups_of_the_pattern_are_columns() -> None:
         run(message_pattern="(?P<line>x)")
 
 
+def test_r48_two_executions_under_one_trigger_id_are_not_written_over_each_other() -> None:
+    one = Execution(JOBS[0].id, JOBS[1].id, ExecutionState.SUCCEEDED, start=START)
+    with pytest.raises(ContractError, match="several executions stand under one trigger id"):
+        list(Wanted(LogFilter()).of([one, replace(one, trigger_id=JOBS[1].id.upper())]))
+    by_hand = replace(one, trigger_id=BLANK_GUID)
+    assert len(list(Wanted(LogFilter()).of([by_hand, by_hand]))) == 2
+
+
 def test_executions_by_hand_have_a_key_and_no_trigger_id() -> None:
     by_hand = replace(execution(JOBS[0]), trigger_id=BLANK_GUID)
     _, output = run(lambda job: [by_hand])
