@@ -269,11 +269,15 @@ class _Parser:
             )
         # Several under one key were started by hand: which of them an entry belongs to, nobody knows.
         count = Counter(keys)
+        lost = sum(len(entries) for key, entries in logs.items() if not count[key])
         found = []
         for key, obj in zip(keys, objects, strict=True):
             log = _Log(self, keep, nested=False)
             if count[key] == 1:
                 log.take(([*entry], [*entry.values()], 0) for entry in logs.get(key, []))
+            if lost:
+                of = f"of {len(flat)} log entries beside the executions"
+                log.tell("log.execution_id", f"{of}, {lost} belong to none, and are left out.")
             found.append((obj, log))
         return found
 
@@ -421,9 +425,13 @@ class _Parser:
             )
 
     def refuse_half(self, wrapper: Mapping[str, Any], items: Any) -> None:
-        for place in (wrapper, *(value for value in wrapper.values() if isinstance(value, dict))):
+        inner = [value for value in wrapper.values() if isinstance(value, dict)]
+        # Deeper than that, a total may be of anything, and a next page is one all the same.
+        innermost = [value for obj in inner for value in obj.values() if isinstance(value, dict)]
+        for place in (wrapper, *inner, *innermost):
             if following := self.vocabulary.member(place, "list.next"):
                 raise self.half(f"the next page is {model.short(following)}")
+        for place in (wrapper, *inner):
             total = self.vocabulary.member(place, "list.total")
             if isinstance(items, _Passed) and is_code(str(total)) and int(total) > items.count:
                 raise self.half(f"it holds {items.count} of {total} items")
@@ -627,6 +635,10 @@ class _Log(_Passed):
         if self._keeper is None:
             return (), ()
         return self._keeper.kept(execution, self._understand), tuple(map(self._understand, self._errors))
+
+    def tell(self, entry: str, problem: str) -> None:
+        """Take note of what is not understood of it."""
+        self._problems[entry] = problem
 
     def problems_in(self, execution: Mapping[str, Any]) -> Mapping[str, str]:
         """Return what is not understood of what is kept, or why nothing is there."""

@@ -593,6 +593,7 @@ def test_r48_a_list_in_an_object_is_taken_out_if_the_connection_names_its_member
         {"total": 3},
         {"total": "3"},
         {"meta": {"total": 3}},
+        {"meta": {"paging": {"next": "x"}}},
     ],
     ids=str,
 )
@@ -642,7 +643,10 @@ def test_r48_log_entries_beside_executions_are_joined_by_the_id_that_the_connect
     first, second = say(api.job_logs(JOB), told, by_key)
     assert [log.message for log in first.logs] == ["a", "aa"]
     assert [log.message for log in second.logs] == ["b"]
-    assert not first.log_problems
+    assert first.log_problems == {
+        "log.execution_id": "of 4 log entries beside the executions, 1 belong to none, and are left out."
+    }
+    assert not say(api.job_logs(JOB), told[:4], by_key)[0].log_problems
     with pytest.raises(
         errors.ContractError, match=r"none of 1 log entries belongs to one of 2.*execution.id"
     ):
