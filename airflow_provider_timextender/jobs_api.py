@@ -396,9 +396,8 @@ class _Parser:
         self, json: Arriving, take: Callable[[], T], wrapper: dict[str, Any], within: str = ""
     ) -> Iterator[T]:
         """Yield the objects of the list in the object that has begun; `wrapper` gets what else it has."""
-        for event, name in json.events:
-            if event == "end_map":
-                return
+        while (member := next(json.events))[0] != "end_map":
+            name = member[1]
             event, held = next(json.events)
             if event == "start_array":
                 wanted = self.vocabulary.has({f"{within}{name}": None}, "list.items")

@@ -668,6 +668,42 @@ def test_r48_log_entries_beside_executions_are_joined_by_the_id_that_the_connect
     assert [one.logs for one in by_hand] == [(), ()], "nobody knows whose the entry is"
 
 
+def test_r44_what_can_only_be_understood_as_a_whole_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "LOG_LIMIT", 300)
+    by_key = Vocabulary.of({"fields": {"log.execution_id": "Run", "execution.id": "Key"}})
+    told = [{"Key": 1, "EndTime": "2026-01-01"}, {"Run": 1, "Severity": "Error", "Message": "x" * 400}]
+    with pytest.raises(errors.AnswerTooLarge, match="larger than 300 bytes, and has entries beside"):
+        say(api.job_logs(JOB, keep=None), told, by_key)
+    wordy = [{"Message": "x" * 200}, {"Message": "x" * 200}]
+    with pytest.raises(errors.AnswerTooLarge, match="2 executions, with 400 characters of messages"):
+        say(api.executions_so_far(JOB), wordy)
+    assert len(say(api.executions_so_far(JOB), wordy[:1])) == 1
+
+
+def test_r44_of_very_many_shapes_and_ids_not_all_are_remembered() -> None:
+    entries = [{f"member {n}": n, "TriggerId": str(uuid.UUID(int=n + 1))} for n in range(1100)]
+    (execution,) = say(api.job_logs(JOB), [{"State": "Success", "Logs": entries}])
+    assert (execution.log_count, execution.trigger_id) == (1100, None)
+    words = Vocabulary()
+    for n in range(1100):
+        assert words.member({f"member {n}": 0, "Severity": n}, "log.severity") == n
+    assert len(words._known) == 1024
+
+
+def test_r44_what_is_read_one_by_one_has_the_same_errors() -> None:
+    call = api.each_execution(JOB, keep=None)
+    assert [e.state for e in api.read_each(call, answer([{"State": "Success"}]), Vocabulary())] == [
+        ExecutionState.SUCCEEDED
+    ]
+    with pytest.raises(errors.Refused, match="HTTP 404"):
+        next(api.read_each(call, answer(b"", 404), Vocabulary()))
+    assert list(api.read_each(replace(call, absent=lambda: iter(())), answer(b"", 404), Vocabulary())) == []
+    found = api.read_each(call, answer([{"State": "Success"}, 1]), Vocabulary())
+    assert next(found).state is ExecutionState.SUCCEEDED
+    with pytest.raises(errors.ContractError, match="expected a JSON object, found 1"):
+        next(found)
+
+
 def test_r48_what_is_not_understood_of_a_log_is_kept_with_the_execution() -> None:
     entry = {"Timestamp": "2026-01-01T00:00:00Z", "Severity": "Error", "Message": "x"}
     for change, field, says in (

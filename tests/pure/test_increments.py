@@ -471,7 +471,8 @@ def test_what_is_remembered_is_small_and_comes_back_as_it_was() -> None:
     courses.append(course(2501, start=2 * DAY))
     task.attempt("c", 3 * DAY)
     assert task.union() == task.timextender.truth(3 * DAY)
-    courses.append(Course(OTHER, 3 * DAY, 9 * DAY, 3.5 * DAY, ((3.5 * DAY, 3.5 * DAY),)))
+    another = str(uuid.UUID(int=9999))
+    courses.append(Course(another, 3 * DAY, 9 * DAY, 3.5 * DAY, ((3.5 * DAY, 3.5 * DAY),)))
     assert task.attempt("a" * 250, 4 * DAY) == task.attempt("b" * 250, 4 * DAY) == "success"
     assert task.union() == task.timextender.truth(3 * DAY)
 
