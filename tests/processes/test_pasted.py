@@ -21,7 +21,8 @@ import pytest
 from airflow_provider_timextender.simulator import Simulator
 from docs.snippets import PAGES, ROOT
 
-bs4 = pytest.importorskip("bs4", reason="only the environment of the newest Airflow builds the pages")
+pytest.importorskip("sphinx", reason="only the environment of the newest Airflow builds the pages")
+bs4 = pytest.importorskip("bs4")
 
 pytestmark = pytest.mark.long
 
