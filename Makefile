@@ -20,7 +20,7 @@ PART ?= 1
 WORKERS ?= 4
 BESIDE = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 # What decides about success, failure and a second load is covered entirely
-ENTIRELY = model vocabulary jobs_api verdict submission
+ENTIRELY = model vocabulary answers jobs_api verdict submission
 empty :=
 comma := ,
 # With an empty value, constraints keeps the pins that there are and adds those that are missing

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta, timezone, tzinfo
 from typing import Any
 
 from airflow_provider_timextender import jobs_api
+from airflow_provider_timextender.answers import LOG_LIMIT
 from airflow_provider_timextender.errors import AnswerTooLarge, ContractError, TimeXtenderError
 from airflow_provider_timextender.evidence import TRAITS, Evidence
 from airflow_provider_timextender.jobs_api import Call, Raw
@@ -84,7 +85,7 @@ class Account:
         """How many bytes the logs have that were read."""
         return sum(log.size for log in self.logs.values())
 
-    def read_log(self, job_id: str, limit: int = jobs_api.LOG_LIMIT) -> bool:
+    def read_log(self, job_id: str, limit: int = LOG_LIMIT) -> bool:
         """Read the log of a job, of so many bytes at most, and tell whether it shows something."""
         try:
             log = replace(jobs_api.if_any(jobs_api.job_logs(job_id)), limit=limit)

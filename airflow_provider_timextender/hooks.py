@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowNotFoundException, BaseHook
 
 from airflow_provider_timextender import jobs_api, model
+from airflow_provider_timextender.answers import Keep
 from airflow_provider_timextender.errors import (
     ExecutionNotFound,
     InvalidInput,
@@ -250,7 +251,7 @@ class TimeXtenderHook(BaseHook):
             )
 
     def _executions(
-        self, job_id: str, trigger_id: str | None, keep: jobs_api.Keep | None
+        self, job_id: str, trigger_id: str | None, keep: Keep | None
     ) -> Iterator[model.Execution]:
         """Yield executions; if the API shows nothing under the trigger id, the job's whole log decides."""
         if trigger_id is None:

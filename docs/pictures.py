@@ -27,8 +27,8 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     "the life": ("life",),
     "data and rules": (
         "recording", "check", "evidence", "connection", "exporting", "files", "formats", "increments",
-        "inputs", "logs", "shown", "tables", "submission", "verdict", "jobs_api", "arriving", "vocabulary",
-        "model", "errors", "naming", "provider_info",
+        "inputs", "logs", "shown", "tables", "submission", "verdict", "jobs_api", "answers", "arriving",
+        "vocabulary", "model", "errors", "naming", "provider_info",
     ),
     "the other side of the wire": ("simulator",),
 }  # fmt: skip

@@ -15,10 +15,11 @@ from airflow.models.pool import Pool
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_timextender import model
+from airflow_provider_timextender.answers import Parser
 from airflow_provider_timextender.arriving import Arriving
 from airflow_provider_timextender.errors import JobFailed
 from airflow_provider_timextender.hooks import TimeXtenderHook
-from airflow_provider_timextender.jobs_api import Call, _Parser, _path
+from airflow_provider_timextender.jobs_api import Call, _path
 from airflow_provider_timextender.naming import Of
 from airflow_provider_timextender.simulator import Job, Simulator
 
@@ -29,7 +30,7 @@ from ..pure.test_documentation import ROOT, blocks
 def one_job(job_id: str) -> Call[model.Job]:
     """One job."""
 
-    def parse(parser: _Parser, json: Arriving) -> model.Job:
+    def parse(parser: Parser, json: Arriving) -> model.Job:
         return parser.job(parser.object(json.next_value()))
 
     return Call("GET", _path(job_id), "job", parse)

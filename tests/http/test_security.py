@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 import pytest
 import trustme
 
-from airflow_provider_timextender import arriving, errors, logs
+from airflow_provider_timextender import answers, arriving, errors, logs
 from airflow_provider_timextender import jobs_api as api
 from airflow_provider_timextender.carrier import ERROR_LIMIT
 from airflow_provider_timextender.connection import Settings
@@ -193,7 +193,7 @@ ENTRY = b'{"Severity":"Information","Timestamp":"2026-01-01T00:00:00Z","Message"
     ids=["nothing", "last lines", "last lines since a moment"],
 )
 def test_r44_a_log_passes_in_little_memory_and_not_for_ever(
-    kind: str, head: bytes, piece: bytes, keep: api.Keep | None
+    kind: str, head: bytes, piece: bytes, keep: answers.Keep | None
 ) -> None:
     call = dataclasses.replace(api.job_logs(JOB, keep=keep), limit=48 * MIB)
     with memory() as peak, serving(say(b"200 OK\r\n\r\n" + head, piece)) as server:

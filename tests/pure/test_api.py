@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_timextender import arriving, errors, model, vocabulary
+from airflow_provider_timextender import answers, arriving, errors, model, vocabulary
 from airflow_provider_timextender import jobs_api as api
 from airflow_provider_timextender.jobs_api import Answer, read, read_each
 from airflow_provider_timextender.logs import LastLines, LogFilter, WantedLines
@@ -670,6 +670,7 @@ def test_r48_log_entries_beside_executions_are_joined_by_the_id_that_the_connect
 
 def test_r44_what_can_only_be_understood_as_a_whole_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api, "LOG_LIMIT", 300)
+    monkeypatch.setattr(answers, "LOG_LIMIT", 300)
     by_key = Vocabulary.of({"fields": {"log.execution_id": "Run", "execution.id": "Key"}})
     told = [{"Key": 1, "EndTime": "2026-01-01"}, {"Run": 1, "Severity": "Error", "Message": "x" * 400}]
     with pytest.raises(errors.AnswerTooLarge, match="larger than 300 bytes, and has entries beside"):
@@ -745,7 +746,7 @@ def test_the_place_of_each_entry_and_what_any_tells_are_known_whatever_is_kept(
     filters: dict[str, str], lines: list[int], known: set[str]
 ) -> None:
 
-    def kept(keep: api.Keep, entries: Any = ENTRIES) -> model.Execution:
+    def kept(keep: answers.Keep, entries: Any = ENTRIES) -> model.Execution:
         call = api.each_execution(JOB, keep=keep)
         told = answer([{"TriggerId": TRIGGER, "Logs": entries}])
         (execution,) = api.read_each(call, told, Vocabulary())
