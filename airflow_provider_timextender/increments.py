@@ -14,15 +14,13 @@ from __future__ import annotations
 import json
 import math
 from abc import ABC, abstractmethod
-from base64 import urlsafe_b64encode
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from hashlib import blake2b
 from typing import Any, Literal, NamedTuple, Protocol
 
 from airflow_provider_timextender.errors import InvalidInput, OutputRefused
-from airflow_provider_timextender.model import Execution, Log
+from airflow_provider_timextender.model import Execution, Log, checksum
 
 MOST = 400
 """How many ended executions of a job are remembered, those that ended last. Of older ones, what comes late is
@@ -162,13 +160,13 @@ def _listed(known: Known) -> list[Any]:
 
 
 def _known(stored: list[Any]) -> Known:
-    moment, lines, row, line, checksum, *before = stored
+    moment, lines, row, line, mark, *before = stored
     out = Extent(int(lines), bool(row))
     return Known(
         int(moment),
         out,
         Extent(int(before[0]), bool(before[1])) if before else out,
-        (int(line), str(checksum)),
+        (int(line), str(mark)),
     )
 
 
@@ -206,7 +204,7 @@ class Reading(ABC):
 
         The part is to be asked for its lines before there is a next one.
         """
-        name = _checksum(execution.key)
+        name = checksum(execution.key)
         self._seen[name] += 1
         # Two that were started by hand in the same moment have the same key.
         return self._part(name if self._seen[name] == 1 else f"{name} {self._seen[name]}", execution)
@@ -320,11 +318,7 @@ def _kept(execution: Execution, line: int) -> tuple[int, str]:
 
 
 def _with_checksum(log: Log) -> tuple[int, str]:
-    return log.line or 0, _checksum(f"{log.time} {log.severity} {log.message}")
-
-
-def _checksum(text: str) -> str:
-    return urlsafe_b64encode(blake2b(text.encode(errors="replace"), digest_size=6).digest()).decode()
+    return log.line or 0, checksum(f"{log.time} {log.severity} {log.message}")
 
 
 Seen = Literal["all", "a part", "nothing"]

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import re
 import uuid
+from base64 import urlsafe_b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timezone, tzinfo
 from difflib import get_close_matches
 from enum import Enum, StrEnum
 from functools import lru_cache
+from hashlib import blake2b
 from typing import Any, ClassVar
 
 from airflow_provider_timextender.errors import ContractError, InvalidInput
@@ -90,6 +92,11 @@ def canonical(id_: str) -> str:
         return str(uuid.UUID(id_))
     except ValueError:
         return id_
+
+
+def checksum(text: str) -> str:
+    """Return eight characters that tell a text from others, where many are remembered."""
+    return urlsafe_b64encode(blake2b(text.encode(errors="replace"), digest_size=6).digest()).decode()
 
 
 class AsDict:

@@ -10,14 +10,12 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from base64 import urlsafe_b64encode
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from functools import partial
-from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from airflow.providers.common.compat.triggers import BaseEventTrigger
@@ -74,7 +72,7 @@ def ends_of(executions: Sequence[model.Execution], now: datetime) -> list[End]:
         if execution.is_over:
             time = execution.end or execution.start
             moment = max(0.0, time.timestamp()) if time and time < now + AHEAD else 0.0
-            name = _checksum(_name(execution))
+            name = model.checksum(_name(execution))
             ends[name] = End(moment, name, execution)
     return sorted(ends.values(), key=lambda end: end.moment)
 
@@ -87,10 +85,6 @@ def _name(execution: model.Execution) -> str:
     if times == (None, None):
         times = (execution.start_problem, execution.end_problem)
     return f"{model.canonical(execution.job_id)} {times[0]} {times[1]}"
-
-
-def _checksum(text: str) -> str:
-    return urlsafe_b64encode(blake2b(text.encode(), digest_size=6).digest()).decode()
 
 
 class Seen(NamedTuple):
@@ -214,13 +208,13 @@ class Told:
         """Return what :meth:`to_dict` stored, or what 0.1.0 did: one memory for all jobs."""
         if "since" not in stored:
             return cls({job: Known(floor, ends) for job, (floor, ends) in stored["jobs"].items()})
-        ends = {_checksum(name): _seconds(end) for name, end in stored["ends"].items()}
+        ends = {model.checksum(name): _seconds(end) for name, end in stored["ends"].items()}
         # As if one had been told that makes history of all before that moment.
         return cls({ANY: Known(0.0, {**ends, ANY: _seconds(stored["since"]) + LATE})})
 
 
 def _job(job_id: str) -> str:
-    return _checksum(model.canonical(job_id))
+    return model.checksum(model.canonical(job_id))
 
 
 def _seconds(time: str) -> float:
