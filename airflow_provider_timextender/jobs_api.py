@@ -290,8 +290,6 @@ def read(call: Call[T], answer: Answer, vocabulary: Vocabulary, zone: tzinfo = t
         return call.absent()
     if answer.status == 304 and call.same is not None:
         return call.same[1]()
-    if not 200 <= answer.status < 300:
-        raise error_for(answer)
     with _understanding(call, answer, vocabulary, zone) as (parser, json):
         return call.parse(parser, json)
 
@@ -302,8 +300,6 @@ def read_each(
     """Yield what an answer says as it arrives; the errors are those of :func:`read`."""
     if answer.status == 404 and call.absent is not None:
         return
-    if not 200 <= answer.status < 300:
-        raise error_for(answer)
     with _understanding(call, answer, vocabulary, zone) as (parser, json):
         yield from call.parse(parser, json)
 
@@ -313,6 +309,8 @@ def _understanding(
     call: Call[Any], answer: Answer, vocabulary: Vocabulary, zone: tzinfo
 ) -> Iterator[tuple[Parser, Arriving]]:
     """Let each error tell of the answer that it is about."""
+    if not 200 <= answer.status < 300:
+        raise error_for(answer)
     parser = Parser(vocabulary, zone, answer.where, etag=answer.headers.get("etag"))
     try:
         _refuse_next(parser, answer.headers)
