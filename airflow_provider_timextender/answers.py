@@ -26,6 +26,35 @@ _MAX_MEMBERS = 1000
 """How many members a JSON object may have; those of the API have about ten."""
 
 
+class Entry:
+    """A log entry that has arrived, and is understood when somebody asks.
+
+    :ivar at: how many bytes of the answer have arrived with it.
+    """
+
+    __slots__ = ("_line", "_log", "_raw", "_understand", "at")
+
+    def __init__(
+        self,
+        raw: Mapping[str, Any],
+        line: int,
+        at: int,
+        understand: Callable[[Mapping[str, Any], int], model.Log],
+    ) -> None:
+        self.at = at
+        self._raw = raw
+        self._line = line
+        self._understand = understand
+        self._log: model.Log | None = None
+
+    @property
+    def log(self) -> model.Log:
+        """What it says."""
+        if self._log is None:
+            self._log = self._understand(self._raw, self._line)
+        return self._log
+
+
 class Keeper(Protocol):
     """What is kept of the log of one execution while it passes.
 
@@ -34,15 +63,10 @@ class Keeper(Protocol):
 
     min_level: int
 
-    def add(self, entry: Mapping[str, Any], log: Callable[[Mapping[str, Any]], model.Log], at: int) -> None:
-        """Take an entry, or leave it.
+    def add(self, entry: Entry) -> None:
+        """Take an entry, or leave it."""
 
-        :param log: understands it. :param at: how many bytes of the answer have arrived.
-        """
-
-    def kept(
-        self, execution: model.Execution, log: Callable[[Mapping[str, Any]], model.Log]
-    ) -> Sequence[model.Log]:
+    def kept(self, execution: model.Execution) -> Sequence[model.Log]:
         """Return what is kept, now that the execution is known."""
 
 
@@ -54,11 +78,11 @@ class AllEntries:
     def __init__(self) -> None:
         self._logs: list[model.Log] = []
 
-    def add(self, entry: Mapping[str, Any], log: Callable[[Mapping[str, Any]], model.Log], at: int) -> None:
+    def add(self, entry: Entry) -> None:
         """Take an entry."""
-        self._logs.append(log(entry))
+        self._logs.append(entry.log)
 
-    def kept(self, execution: model.Execution, log: Any) -> Sequence[model.Log]:
+    def kept(self, execution: model.Execution) -> Sequence[model.Log]:
         """Return all."""
         return tuple(self._logs)
 
@@ -84,6 +108,8 @@ _FIRST_TIME = datetime(1990, 1, 1, tzinfo=timezone.utc)
 """No execution is older; what is earlier is what a date has before somebody sets it, 1900 or 1970, say."""
 
 _OF_LOG = ("log.time", "log.severity", "log.message", "log.trigger_id")
+
+_OF_EXECUTION = ("execution.message", "execution.trigger_id", "execution.start", "execution.end")
 
 _OF_EXECUTIONS = ("execution.start", "execution.end", "execution.logs")
 
@@ -131,7 +157,7 @@ class Parser:
         message = _text(self.vocabulary.member(obj, "submission.message"))
         return model.Submission(job_id, trigger_id, message and model.plain(message[:1000]), obj)
 
-    def log(self, obj: Mapping[str, Any], line: int | None = None) -> model.Log:
+    def log(self, obj: Mapping[str, Any], line: int) -> model.Log:
         """Return a log entry; `line` is its place in the log."""
         time, severity, message, trigger_id = self.vocabulary.each(obj, *_OF_LOG)
         return model.Log(
@@ -244,13 +270,13 @@ class Parser:
 
     def execution(self, obj: Mapping[str, Any], job_id: str, log: _Log) -> model.Execution:
         """Return an execution with what has been kept of its log."""
-        message, trigger_id = self.vocabulary.each(obj, "execution.message", "execution.trigger_id")
-        start, start_problem = self.time(obj, "execution.start")
-        end, end_problem = self.time(obj, "execution.end")
+        message, trigger_id, began, ended = self.vocabulary.each(obj, *_OF_EXECUTION)
+        start, start_problem = self.time(began, "execution.start")
+        end, end_problem = self.time(ended, "execution.end")
         if start is not None and end is not None and end < start:
             # When clocks are set back, an hour of local times comes twice; this end is in the second then, or
             # is none: a date that nobody has set yet.
-            second = model.parse_time(self.vocabulary.member(obj, "execution.end"), self.zone, fold=1)
+            second = model.parse_time(ended, self.zone, fold=1)
             end = second if second is not None and second >= start else None
         state, problem = self.execution_state(obj, ended=end is not None)
         found = model.Execution(
@@ -432,9 +458,8 @@ class Parser:
         except errors.InvalidInput as error:
             raise errors.ContractError(f"{self.where}: {error} {override_hint('it', entry)}") from None
 
-    def time(self, obj: Mapping[str, Any], entry: str) -> tuple[datetime | None, str | None]:
+    def time(self, value: Any, entry: str) -> tuple[datetime | None, str | None]:
         """Return a time, or None and why one that is there is not understood."""
-        value = self.vocabulary.member(obj, entry)
         moment = self.moment(value)
         if moment is not None or model.is_unset(value) or model.parse_time(value, self.zone) is not None:
             return moment, None
@@ -514,11 +539,10 @@ class _Log(_Passed):
         self._keeper = None if keep is None else keep()
         self._min_level = math.inf if self._keeper is None else self._keeper.min_level
         self._levels = dict.fromkeys(_LEVELS, 0)
-        self._errors: deque[Mapping[str, Any]] = deque(maxlen=model.LAST_ERRORS)
+        self._errors: deque[Entry] = deque(maxlen=model.LAST_ERRORS)
         self._problems: dict[str, str] = {}
         self._first: Mapping[str, Any] | None = None
         self._says_something = self._has_times = False
-        self._line: int | None = None
 
     def take(self, entries: Iterable[tuple[list[str], list[Any], int]]) -> None:
         """Take in entries: their trigger ids and severities, and as a whole those that are to be kept.
@@ -550,26 +574,24 @@ class _Log(_Passed):
                 level = parser.level_of(word)
             counts[level] += 1
             if level >= min_level or level == _UNKNOWN:
-                self._line = line
-                self._keep(members_of(names, values), level, at)
+                self._keep(Entry(members_of(names, values), line, at, self._understand), level)
         self.count = sum(counts.values())
-        self._line = None  # of what is understood later, nobody knows which entry it is
 
     def _note_id(self, id_: Any) -> None:
         if len(self.trigger_ids) < _MOST_KNOWN:
             self.trigger_ids[_id(id_)] = None
 
-    def _keep(self, entry: Mapping[str, Any], level: int, at: int) -> None:
+    def _keep(self, entry: Entry, level: int) -> None:
         if self._keeper is not None:
             if level >= model.SEVERITY_LEVELS["error"]:
                 self._errors.append(entry)
-            self._keeper.add(entry, self._understand, at)
+            self._keeper.add(entry)
 
-    def _understand(self, entry: Mapping[str, Any]) -> model.Log:
-        parser, log = self._parser, self._parser.log(entry, self._line)
+    def _understand(self, entry: Mapping[str, Any], line: int) -> model.Log:
+        parser, log = self._parser, self._parser.log(entry, line)
         self._has_times = self._has_times or log.time is not None
         if log.time is None and "log.time" not in self._problems:
-            problem = parser.time(entry, "log.time")[1]
+            problem = parser.time(parser.vocabulary.member(entry, "log.time"), "log.time")[1]
             self._problems["log.time"] = problem or parser.vocabulary.missing(entry, "log.time")
         if log.severity is None and "log.severity" not in self._problems:
             self._problems["log.severity"] = str(parser.meaning(entry, "log.severity", "severities")[1])
@@ -598,7 +620,7 @@ class _Log(_Passed):
         """Return what is kept of the entries, and the last errors of all."""
         if self._keeper is None:
             return (), ()
-        return self._keeper.kept(execution, self._understand), tuple(map(self._understand, self._errors))
+        return self._keeper.kept(execution), tuple(entry.log for entry in self._errors)
 
     def tell(self, entry: str, problem: str) -> None:
         """Take note of what is not understood of it."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
 from typing import Any, NoReturn, Protocol
-from uuid import UUID
 
 from airflow_provider_timextender.errors import ContractError, LogsIncomplete, OutputRefused, TimeXtenderError
 from airflow_provider_timextender.increments import EVERYTHING, Ledger, New, Part, Reading, Seen
@@ -303,7 +302,7 @@ def _refuse_twin(execution: Execution, known: set[bytes]) -> None:
     """Refuse a second execution under a trigger id: the rows of both would have the same keys."""
     if execution.trigger_id is None or execution.by_hand:
         return
-    key = UUID(execution.key).bytes
+    key = bytes.fromhex(execution.key.replace("-", ""))
     if key in known:
         raise ContractError(
             "several executions stand under one trigger id, where the API promises one, so that their rows "

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pickle
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from tempfile import TemporaryFile
 from typing import Any, overload
 
+from airflow_provider_timextender.answers import Entry
 from airflow_provider_timextender.errors import InvalidInput, TimeXtenderError
 from airflow_provider_timextender.inputs import to_pattern, to_time
 from airflow_provider_timextender.model import SEVERITY_LEVELS, Execution, Log, plain
@@ -122,18 +123,18 @@ class _LastLines:
 
     def __init__(self, place: Callable[[Execution], list[Log] | None]) -> None:
         self._place = place
-        self._entries: deque[tuple[int, Mapping[str, Any]]] = deque(maxlen=RELAY_LIMIT)
+        self._entries: deque[Entry] = deque(maxlen=RELAY_LIMIT)
 
-    def add(self, entry: Mapping[str, Any], log: Any, at: int) -> None:
-        while self._entries and at - self._entries[0][0] > RELAY_BYTES:
+    def add(self, entry: Entry) -> None:
+        while self._entries and entry.at - self._entries[0].at > RELAY_BYTES:
             self._entries.popleft()
-        self._entries.append((at, entry))
+        self._entries.append(entry)
 
-    def kept(self, execution: Execution, log: Callable[[Mapping[str, Any]], Log]) -> Sequence[Log]:
+    def kept(self, execution: Execution) -> Sequence[Log]:
         place = self._place(execution)
         if place is None:
             return ()
-        place.extend(log(entry) for _, entry in self._entries)
+        place.extend(entry.log for entry in self._entries)
         return place
 
 
@@ -155,14 +156,13 @@ class _WantedLines:
         self._logs = Spool()
         self._at: int | None = None
 
-    def add(self, entry: Mapping[str, Any], log: Callable[[Mapping[str, Any]], Log], at: int) -> None:
-        found = log(entry)
-        if self._wants(found):
+    def add(self, entry: Entry) -> None:
+        if self._wants(entry.log):
             # Whatever makes an entry large counts: of those that came in one piece, the first does for all.
-            self._logs.append(found, 0 if self._at is None else at - self._at)
-            self._at = at
+            self._logs.append(entry.log, 0 if self._at is None else entry.at - self._at)
+            self._at = entry.at
 
-    def kept(self, execution: Execution, log: Any) -> Sequence[Log]:
+    def kept(self, execution: Execution) -> Sequence[Log]:
         return self._logs
 
 

@@ -172,7 +172,7 @@ class Log(AsDict):
 
     :ivar time: when, in UTC; ``None`` if unknown.
     :ivar severity: a key of :data:`SEVERITY_LEVELS`; ``None`` if the API's word is in no table.
-    :ivar line: its place in the whole log of its execution, from 1 on; ``None`` if only the end was kept.
+    :ivar line: its place in the whole log of its execution, from 1 on.
     """
 
     _in_dict = ("time", "severity", "message", "trigger_id")

@@ -215,8 +215,8 @@ class Vocabulary:
 
     def has(self, obj: Mapping[str, Any], *entries: str) -> bool:
         """Tell whether a JSON object has a member for one of several logical fields."""
-        names = tuple(_flat(obj))
-        return any(self.places(names, entry) for entry in entries)
+        places = self._places(tuple(_flat(obj)))
+        return any(places[entry] for entry in entries)
 
     def spelling(self, names: Iterable[str], entry: str) -> str | None:
         """Return which of some member names is taken for a logical field, ``None`` if none is."""
@@ -254,17 +254,20 @@ class Vocabulary:
 
     def places(self, names: tuple[str, ...], entry: str) -> tuple[str, ...]:
         """Return which of some names of members are those of a logical field, in the order of preference."""
-        found = self._known.get((names, entry))
-        if found is None:
-            found = _places(self._names, names, entry)
+        return self._places(names)[entry]
+
+    def _places(self, names: tuple[str, ...]) -> Mapping[str, tuple[str, ...]]:
+        known = self._known.get(names)
+        if known is None:
+            known = _Places(self._names, names)
             # A long name is none of the API's, and is not kept.
-            if len(self._known) < 1024 and sum(map(len, names)) < 1000:
-                self._known[names, entry] = found
-        return found
+            if len(self._known) < 256 and sum(map(len, names)) < 1000:
+                self._known[names] = known
+        return known
 
     @cached_property
-    def _known(self) -> dict[tuple[tuple[str, ...], str], tuple[str, ...]]:
-        """What :meth:`places` has found, as objects of an answer are alike."""
+    def _known(self) -> dict[tuple[str, ...], _Places]:
+        """The places of each logical field among some names, as objects of an answer are alike."""
         return {}
 
     def member(self, obj: Mapping[str, Any], entry: str) -> Any:
@@ -274,11 +277,11 @@ class Vocabulary:
     def each(self, obj: Mapping[str, Any], *entries: str) -> list[Any]:
         """Return what a JSON object holds for each of several logical fields, as :meth:`member`."""
         flat = _flat(obj)
-        names = tuple(flat)
+        places = self._places(tuple(flat))
         found: list[Any] = []
         for entry in entries:
             value = None
-            for place in self.places(names, entry):
+            for place in places[entry]:
                 value = flat[place]
                 if value is not None:
                     break
@@ -311,14 +314,20 @@ class Vocabulary:
         )
 
 
-def _places(
-    spelled: Mapping[str, tuple[tuple[str, ...], ...]], names: tuple[str, ...], entry: str
-) -> tuple[str, ...]:
-    written = [(fold(name), name) for name in names]
-    for wanted in spelled[entry]:
-        if found := tuple(name for word in wanted for folded, name in written if folded == word):
-            return found
-    return ()
+class _Places(dict[str, tuple[str, ...]]):
+    """Which of some names are those of a logical field, looked for when it is asked for."""
+
+    def __init__(self, spelled: Mapping[str, tuple[tuple[str, ...], ...]], names: tuple[str, ...]) -> None:
+        self._spelled = spelled
+        self._written = [(fold(name), name) for name in names]
+
+    def __missing__(self, entry: str) -> tuple[str, ...]:
+        for wanted in self._spelled[entry]:
+            found = tuple(name for word in wanted for folded, name in self._written if folded == word)
+            if found:
+                break
+        self[entry] = found
+        return found
 
 
 def flattened(obj: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
