@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.util import find_spec
@@ -76,3 +78,24 @@ def ti() -> TaskInstance:
 def context(ti: TaskInstance) -> Any:
     """The part of a task's context that is used."""
     return context_of(ti)
+
+
+@pytest.fixture(scope="session")  # what moto holds is there until the process ends
+def s3() -> Iterator[Any]:
+    """An S3 of moto with a bucket, behind the connection ``store``."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    way = {"endpoint_url": f"http://{host}:{port}", "region_name": "eu-north-1"}
+    client = boto3.client("s3", aws_access_key_id="id", aws_secret_access_key="a-secret", **way)
+    client.create_bucket(
+        Bucket="bucket", CreateBucketConfiguration={"LocationConstraint": way["region_name"]}
+    )
+    fields = {"conn_type": "aws", "login": "id", "password": "a-secret", "extra": way}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(os.environ, "AIRFLOW_CONN_STORE", json.dumps(fields))
+        yield client
+    server.stop()

@@ -5,9 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-import os
 import sys
-from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -323,27 +321,6 @@ def test_the_suffix_tells_the_format(tmp_path: Path, context: Any, suffix: str) 
         right = lines_of(tmp_path / f"plain{beside}.jsonl")
         assert [row["message"] for row in rows] == [row["message"] for row in right]
         assert [list(row) for row in rows] == [list(row) for row in right]
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[Any]:
-    """An S3 of moto with a bucket, behind the connection ``store``."""
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    way = {"endpoint_url": f"http://{host}:{port}", "region_name": "eu-north-1"}
-    client = boto3.client("s3", aws_access_key_id="id", aws_secret_access_key="a-secret", **way)
-    client.create_bucket(
-        Bucket="bucket", CreateBucketConfiguration={"LocationConstraint": way["region_name"]}
-    )
-    fields = {"conn_type": "aws", "login": "id", "password": "a-secret", "extra": way}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(os.environ, "AIRFLOW_CONN_STORE", json.dumps(fields))
-        yield client
-    server.stop()
 
 
 def keys(client: Any) -> list[str]:

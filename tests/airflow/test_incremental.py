@@ -184,9 +184,9 @@ def variables(monkeypatch: pytest.MonkeyPatch) -> Variables:
     return kept
 
 
-def put_out(context: Any, path: Path, **arguments: Any) -> dict[str, Any]:
+def put_out(context: Any, path: Path | str, **arguments: Any) -> dict[str, Any]:
     """Run the operator once, as the run that the path is named after."""
-    context["ti"].run_id = path.stem
+    context["ti"].run_id = Path(path).stem
     given: dict[str, Any] = {"job_name": "load", "incremental": True, "output_path": str(path), **arguments}
     operator = LogsOperator(task_id="t", **given)
     context |= {"task": operator, "outlet_events": {LOGS: SimpleNamespace(extra={"mine": 1})}}
@@ -238,6 +238,29 @@ def test_r44_of_a_database_only_what_is_new_is_written_and_a_repeat_changes_noth
             "SELECT (SELECT count(*) FROM timextender_lines), (SELECT count(*) FROM timextender_executions)"
         )
         assert database.execute(counts).fetchone() == (10, 2)
+
+
+def test_r44_of_an_object_store_a_try_after_a_death_replaces_what_it_had_put_out(
+    simulator: Simulator, s3: Any, context: Any, variables: Variables, mocker: Any
+) -> None:
+    folder = "s3://store@bucket/new"
+    simulator.past("load", ago=60)
+    assert put_out(context, f"{folder}/a.jsonl")["rows"] == 4
+    with pytest.raises(AirflowSkipException, match="Nothing is new"):
+        put_out(context, f"{folder}/b.jsonl")
+    simulator.past("load", "failed", ago=30)
+    # The try dies when the files can be seen, and before that is remembered.
+    mocker.patch.object(Ledger, "completed", side_effect=Death)
+    with pytest.raises(Death):
+        put_out(context, f"{folder}/c.jsonl")
+    mocker.stopall()
+    simulator.past("load", ago=20)
+    assert put_out(context, f"{folder}/c.jsonl")["rows"] == 6
+    assert put_out(context, f"{folder}/d.jsonl")["rows"] == 4
+    found = s3.list_objects_v2(Bucket="bucket", Prefix="new/")["Contents"]
+    assert [item["Key"] for item in found] == [
+        f"new/{name}.{kind}" for name in "acd" for kind in ("executions.jsonl", "jsonl")
+    ]
 
 
 @pytest.mark.parametrize(
