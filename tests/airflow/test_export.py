@@ -243,8 +243,8 @@ def test_a_job_that_is_refused_is_named_at_the_end_and_the_rest_is_written(
 def test_a_failure_that_may_pass_lets_the_task_be_retried(
     simulator: Simulator, tmp_path: Path, context: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(TimeXtenderHook.__init__, "__kwdefaults__", {"max_unreachable": 0.01})
-    simulator.fault("logs", *[Fault("html")] * 3, always=Fault("status", status=400))
+    monkeypatch.setattr(TimeXtenderHook.__init__, "__kwdefaults__", {"max_unreachable": 0})
+    simulator.fault("logs", Fault("html"), always=Fault("status", status=400))
     with pytest.raises(errors.LogsIncomplete, match="nothing is written"):
         export(tmp_path / "logs.jsonl", context, all_jobs=True)
     simulator.heal()
