@@ -524,6 +524,42 @@ _MOST_KNOWN = 1000
 """How many words and shapes of objects are remembered while an answer is read."""
 
 
+class _Reader:
+    """Understands the entries of a log that somebody asks for, and takes note of what they do not tell.
+
+    Apart from the log, as entries hold it: those that a log holds would keep it in memory.
+
+    :ivar problems: what is not understood, by the logical field. :ivar known: fields of which an entry tells
+        something.
+    """
+
+    def __init__(self, parser: Parser) -> None:
+        self.problems: dict[str, str] = {}
+        self.known: set[str] = set()
+        self._parser = parser
+        self._first: Mapping[str, Any] | None = None
+
+    def log(self, entry: Mapping[str, Any], line: int) -> model.Log:
+        """Return an entry, understood."""
+        parser, log = self._parser, self._parser.log(entry, line)
+        if log.time is not None:
+            self.known.add("log.time")
+        elif "log.time" not in self.problems:
+            problem = parser.time(parser.vocabulary.member(entry, "log.time"), "log.time")[1]
+            self.problems["log.time"] = problem or parser.vocabulary.missing(entry, "log.time")
+        if log.severity is None and "log.severity" not in self.problems:
+            self.problems["log.severity"] = str(parser.meaning(entry, "log.severity", "severities")[1])
+        if log.message or parser.vocabulary.has(entry, "log.message"):
+            self.known.add("log.message")
+        self._first = self._first or entry
+        return log
+
+    def finish(self) -> None:
+        """Take note of what none of the entries has told."""
+        if self._first is not None and "log.message" not in self.known:
+            self.problems["log.message"] = self._parser.vocabulary.missing(self._first, "log.message")
+
+
 class _Log(_Passed):
     """What remains of the log of an execution.
 
@@ -540,9 +576,7 @@ class _Log(_Passed):
         self._min_level = math.inf if self._keeper is None else self._keeper.min_level
         self._levels = dict.fromkeys(_LEVELS, 0)
         self._errors: deque[Entry] = deque(maxlen=model.LAST_ERRORS)
-        self._problems: dict[str, str] = {}
-        self._first: Mapping[str, Any] | None = None
-        self._says_something = self._has_times = False
+        self._reader = _Reader(parser)
 
     def take(self, entries: Iterable[tuple[list[str], list[Any], int]]) -> None:
         """Take in entries: their trigger ids and severities, and as a whole those that are to be kept.
@@ -574,7 +608,7 @@ class _Log(_Passed):
                 level = parser.level_of(word)
             counts[level] += 1
             if level >= min_level or level == _UNKNOWN:
-                self._keep(Entry(members_of(names, values), line, at, self._understand), level)
+                self._keep(Entry(members_of(names, values), line, at, self._reader.log), level)
         self.count = sum(counts.values())
 
     def _note_id(self, id_: Any) -> None:
@@ -587,20 +621,6 @@ class _Log(_Passed):
                 self._errors.append(entry)
             self._keeper.add(entry)
 
-    def _understand(self, entry: Mapping[str, Any], line: int) -> model.Log:
-        parser, log = self._parser, self._parser.log(entry, line)
-        self._has_times = self._has_times or log.time is not None
-        if log.time is None and "log.time" not in self._problems:
-            problem = parser.time(parser.vocabulary.member(entry, "log.time"), "log.time")[1]
-            self._problems["log.time"] = problem or parser.vocabulary.missing(entry, "log.time")
-        if log.severity is None and "log.severity" not in self._problems:
-            self._problems["log.severity"] = str(parser.meaning(entry, "log.severity", "severities")[1])
-        self._first = self._first or entry
-        self._says_something = (
-            self._says_something or bool(log.message) or parser.vocabulary.has(entry, "log.message")
-        )
-        return log
-
     @property
     def counts(self) -> Mapping[str | None, int]:
         """How many entries have each severity, ``None`` for one that is not known."""
@@ -609,12 +629,9 @@ class _Log(_Passed):
     @property
     def known(self) -> frozenset[str]:
         """The logical fields of which an entry tells something, among those that are offered to be kept."""
-        told = {
-            "log.time": self._has_times,
-            "log.severity": any(name is not None for name in self.counts),
-            "log.message": self._says_something,
-        }
-        return frozenset(name for name, is_told in told.items() if is_told)
+        # Of severities, those of all entries are looked at.
+        severities = {"log.severity"} if self.counts.keys() - {None} else set()
+        return frozenset(self._reader.known | severities)
 
     def kept(self, execution: model.Execution) -> tuple[Sequence[model.Log], tuple[model.Log, ...]]:
         """Return what is kept of the entries, and the last errors of all."""
@@ -624,16 +641,15 @@ class _Log(_Passed):
 
     def tell(self, entry: str, problem: str) -> None:
         """Take note of what is not understood of it."""
-        self._problems[entry] = problem
+        self._reader.problems[entry] = problem
 
     def problems_in(self, execution: Mapping[str, Any]) -> Mapping[str, str]:
         """Return what is not understood of what is kept, or why nothing is there."""
         vocabulary = self._parser.vocabulary
         if not self.count and self.nested and not vocabulary.has(execution, "execution.logs"):
             return {"execution.logs": vocabulary.missing(execution, "execution.logs")}
-        if self._first is not None and not self._says_something:
-            self._problems["log.message"] = vocabulary.missing(self._first, "log.message")
-        return self._problems
+        self._reader.finish()
+        return self._reader.problems
 
 
 def _without_entries(obj: Mapping[str, Any]) -> Mapping[str, Any]:
