@@ -82,11 +82,12 @@ def guid(value: Any, what: str) -> str:
     return text
 
 
-@lru_cache(maxsize=16 * 1024)
+@lru_cache(maxsize=4096)
 def canonical(id_: str) -> str:
     """Return the one spelling of a guid by which it is compared: 8-4-4-4-12 digits in lower case.
 
-    Kept, as a triggerer asks for the same ids again at each look of each task that waits.
+    Kept, as a triggerer asks for the same ids again at each look of each task that waits: by default it has
+    a thousand of them at most, each with a trigger id and a job id.
     """
     try:
         return str(uuid.UUID(id_))
