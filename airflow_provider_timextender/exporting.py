@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
 from airflow_provider_timextender.errors import ContractError, LogsIncomplete, OutputRefused, TimeXtenderError
 from airflow_provider_timextender.increments import EVERYTHING, Ledger, New, Part, Reading, Seen
@@ -123,6 +123,21 @@ class Exported:
     first: datetime | None = None
     last: datetime | None = None
 
+    def counting(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """Yield rows of lines, and count them."""
+        first, last, count = self.first, self.last, 0
+        for row in rows:
+            count += 1
+            time = row["time"]
+            if time is not None:
+                if first is None or time < first:
+                    first = time
+                if last is None or time > last:
+                    last = time
+            yield row
+        self.first, self.last = first, last
+        self.rows += count
+
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON values."""
         return {
@@ -138,158 +153,120 @@ MAX_SILENT = 3
 """After so many jobs in a row for which the API had no answer, the rest is not asked for any more."""
 
 
-def export(
-    asked: Iterable[Of],
-    find: Callable[[Of], Job],
-    read: Callable[[Job], Iterable[Execution]],
-    wanted: Wanted,
-    output: Output,
-    logger: Any,
-    ledger: Ledger | None = None,
-) -> dict[str, Any] | None:
-    """Write what is wanted of some jobs, and return what has come of it, as JSON values.
+@dataclass
+class Export:
+    """Writes once what is wanted of some jobs.
 
-    A job that cannot be read does not hide the others: it is told when these have been written. Of its
-    executions, those are written that came before the error.
-
-    :param asked: which jobs; looked at when the output is ready. :param find: returns the one that is meant.
-    :param read: returns the executions of a job.
-    :param ledger: tells what is new since the last output; ``None`` if all is written. Where nothing is new,
-        there is no output, and the result is ``None``.
-    :raises LogsIncomplete: if several jobs were asked for, and not all of them could be read. If none could,
-        nothing is to be seen of the output.
-    :raises TimeXtenderError: if a job could not be read and is the only one, or if the API has no answer any
-        more. Nothing is to be seen of the output then.
+    :ivar find: returns the job that is meant. :ivar read: returns the executions of a job.
+    :ivar ledger: tells what is new since the last output; ``None`` if all is written.
     """
-    exported = Exported()
-    try:
-        output.begin(line_columns(wanted.entries.pattern))
-        failures = _write_all(list(asked), find, read, wanted, output, exported, logger, ledger)
-        if failures and ledger is not None and ledger.repeats:
-            # It would hold less than before, and what it held of these jobs counts as put out.
-            _tell(failures, exported, f"what was in {output.where} stays as it is")
-        told = _complete(output, exported, ledger)
-    except BaseException:
-        output.discard()
-        raise
-    if failures:
-        _tell(
-            failures, exported, f"the others are in {output.where}" if told else "the others show nothing new"
-        )
-    return told and {**told, **exported.to_dict()}
 
+    find: Callable[[Of], Job]
+    read: Callable[[Job], Iterable[Execution]]
+    wanted: Wanted
+    output: Output
+    logger: Any
+    ledger: Ledger | None = None
+    exported: Exported = field(init=False, default_factory=Exported)
 
-def _tell(failures: Sequence[TimeXtenderError], exported: Exported, others: str) -> NoReturn:
-    count = f"{len(failures)} of {len(failures) + exported.jobs} jobs"
-    raise LogsIncomplete(f"{count} could not be read; {others}:", failures)
+    def write(self, asked: Iterable[Of]) -> dict[str, Any] | None:
+        """Write all of it, and return what has come of it, as JSON values.
 
+        A job that cannot be read does not hide the others: it is told when these have been written. Of its
+        executions, those are written that came before the error.
 
-def _complete(output: Output, exported: Exported, ledger: Ledger | None) -> dict[str, Any] | None:
-    """Let the output be seen, and tell of it; where nothing is new, leave nothing of it."""
-    if ledger is None:
-        return output.complete()
-    if not (exported.rows or exported.executions or ledger.repeats):
-        output.discard()
-        return None
-    ledger.about_to_complete()
-    told = output.complete()
-    ledger.completed()
-    return told
-
-
-def _write_all(
-    asked: Sequence[Of],
-    find: Callable[[Of], Job],
-    read: Callable[[Job], Iterable[Execution]],
-    wanted: Wanted,
-    output: Output,
-    exported: Exported,
-    logger: Any,
-    ledger: Ledger | None,
-) -> list[TimeXtenderError]:
-    """Write what is wanted of each job, and return why some of them could not be read."""
-    failures: list[TimeXtenderError] = []
-    done: set[str] = set()
-    silent = 0
-    for of in asked:
+        :param asked: which jobs; looked at when the output is ready.
+        :return: ``None`` if there is no output, as nothing is new.
+        :raises LogsIncomplete: if several jobs were asked for, and not all of them could be read. If none
+            could, nothing is to be seen of the output.
+        :raises TimeXtenderError: if a job could not be read and is the only one, or if the API has no answer
+            any more. Nothing is to be seen of the output then.
+        """
         try:
-            job = find(of)
-            of = Of(job.id, job.name)
-            if canonical(job.id) in done:
-                continue  # it is told twice, by id and by name, say
-            done.add(canonical(job.id))
-            if ledger is None:
-                _write(job.name, wanted.of(read(job)), wanted, output, exported)
-            else:
-                _write_new(job, read, wanted, output, exported, logger, ledger)
-        except OutputRefused:
+            self.output.begin(line_columns(self.wanted.entries.pattern))
+            failures = self._write_all(list(asked))
+            told = self._complete(failures)
+        except BaseException:
+            self.output.discard()
             raise
-        except TimeXtenderError as error:
-            failures.append(error.about(of))
-            silent = silent + 1 if error.transient else 0
-            if len(asked) == 1 or silent == MAX_SILENT:
+        if failures:
+            others = f"are in {self.output.where}" if told else "show nothing new"
+            raise self._incomplete(failures, f"the others {others}")
+        return told and {**told, **self.exported.to_dict()}
+
+    def _write_all(self, asked: Sequence[Of]) -> list[TimeXtenderError]:
+        """Write what is wanted of each job, and return why some of them could not be read."""
+        failures: list[TimeXtenderError] = []
+        done: set[str] = set()
+        silent = 0
+        for of in asked:
+            try:
+                job = self.find(of)
+                of = Of(job.id, job.name)
+                if canonical(job.id) in done:
+                    continue  # it is told twice, by id and by name, say
+                done.add(canonical(job.id))
+                self._write_job(job)
+            except OutputRefused:
                 raise
-            logger.warning("Left out: %s", error)
-        else:
-            silent = 0
-            exported.jobs += 1
-    if failures and not exported.jobs:
-        raise LogsIncomplete("No job could be read, and nothing is written:", failures)
-    return failures
+            except TimeXtenderError as error:
+                failures.append(error.about(of))
+                silent = silent + 1 if error.transient else 0
+                if len(asked) == 1 or silent == MAX_SILENT:
+                    raise
+                self.logger.warning("Left out: %s", error)
+            else:
+                silent = 0
+                self.exported.jobs += 1
+        if failures and not self.exported.jobs:
+            raise LogsIncomplete("No job could be read, and nothing is written:", failures)
+        return failures
 
-
-def _write_new(
-    job: Job,
-    read: Callable[[Job], Iterable[Execution]],
-    wanted: Wanted,
-    output: Output,
-    exported: Exported,
-    logger: Any,
-    ledger: Ledger,
-) -> None:
-    job_id = canonical(job.id)
-    reading = ledger.reading(job_id)
-    whole = False
-    try:
-        _write(job.name, wanted.of(read(job), reading), wanted, output, exported)
-        whole = True
-    finally:
-        ledger.add(job_id, reading, whole=whole)
-    if isinstance(reading, New) and reading.changed:
-        logger.warning(
-            "%s",
-            said(
+    def _write_job(self, job: Job) -> None:
+        if self.ledger is None:
+            self._write_executions(job)
+            return
+        job_id = canonical(job.id)
+        reading = self.ledger.reading(job_id)
+        whole = False
+        try:
+            self._write_executions(job, reading)
+            whole = True
+        finally:
+            self.ledger.add(job_id, reading, whole=whole)
+        if isinstance(reading, New) and reading.changed:
+            what = (
                 f"{reading.changed} executions are written again as a whole, as earlier lines of their logs "
-                "have changed. Of rows with the same execution_key and line, the newest count.",
-                Of(job.id, job.name),
-            ),
-        )
+                "have changed. Of rows with the same execution_key and line, the newest count."
+            )
+            self.logger.warning("%s", said(what, Of(job.id, job.name)))
 
+    def _write_executions(self, job: Job, reading: Reading | None = None) -> None:
+        for chosen in self.wanted.of(self.read(job), reading):
+            rows = line_rows(chosen.execution, job.name, chosen.lines, self.wanted.entries.pattern)
+            self.output.write_lines(self.exported.counting(rows))
+            if chosen.has_row:
+                self.output.write_execution(chosen.row(job.name))
+                self.exported.executions += 1
 
-def _write(
-    job_name: str | None, chosen: Iterable[Chosen], wanted: Wanted, output: Output, exported: Exported
-) -> None:
-    for one in chosen:
-        rows = line_rows(one.execution, job_name, one.lines, wanted.entries.pattern)
-        output.write_lines(_counted(rows, exported))
-        if one.has_row:
-            output.write_execution(one.row(job_name))
-            exported.executions += 1
+    def _complete(self, failures: Sequence[TimeXtenderError]) -> dict[str, Any] | None:
+        """Let the output be seen, and tell of it; where nothing is new, leave nothing of it."""
+        if self.ledger is None:
+            return self.output.complete()
+        if failures and self.ledger.repeats:
+            # It would hold less than before, and what it held of these jobs counts as put out.
+            raise self._incomplete(failures, f"what was in {self.output.where} stays as it is")
+        if not (self.exported.rows or self.exported.executions or self.ledger.repeats):
+            self.output.discard()
+            return None
+        self.ledger.about_to_complete()
+        told = self.output.complete()
+        self.ledger.completed()
+        return told
 
-
-def _counted(rows: Iterable[Row], exported: Exported) -> Iterator[Row]:
-    first, last, count = exported.first, exported.last, 0
-    for row in rows:
-        count += 1
-        time = row["time"]
-        if time is not None:
-            if first is None or time < first:
-                first = time
-            if last is None or time > last:
-                last = time
-        yield row
-    exported.first, exported.last = first, last
-    exported.rows += count
+    def _incomplete(self, failures: Sequence[TimeXtenderError], others: str) -> LogsIncomplete:
+        count = f"{len(failures)} of {len(failures) + self.exported.jobs} jobs"
+        return LogsIncomplete(f"{count} could not be read; {others}:", failures)
 
 
 def _state_of(execution: Execution) -> ExecutionState:

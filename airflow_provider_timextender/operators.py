@@ -24,7 +24,7 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_timextender import errors
 from airflow_provider_timextender.deferral import DefersMixin
-from airflow_provider_timextender.exporting import Chosen, Output, Wanted, export
+from airflow_provider_timextender.exporting import Chosen, Export, Output, Wanted
 from airflow_provider_timextender.hooks import TimeXtenderHook, no_vain_retry
 from airflow_provider_timextender.increments import Ledger
 from airflow_provider_timextender.inputs import (
@@ -508,9 +508,8 @@ class LogsOperator(BaseOperator):
         assumed = " (assumed; the connection's extra may name another timezone)" if zone is UTC else ""
         self.log.info("Times that come without an offset are taken to be in %s%s.", zone, assumed)
         find = self.hook.resolve_job if asked.one is not None else self._find
-        jobs = self._jobs(asked)
         read = partial(self._read, trigger_id, wanted)
-        done = export(jobs, find, read, wanted, output, self.log, ledger)
+        done = Export(find, read, wanted, output, self.log, ledger).write(self._jobs(asked))
         if done is None:
             raise AirflowSkipException("Nothing is new since the last output, and nothing is written.")
         self.log.info("%(rows)d lines of %(executions)d executions of %(jobs)d jobs are written.", done)

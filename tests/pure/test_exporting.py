@@ -19,7 +19,7 @@ from airflow_provider_timextender.errors import (
     TimeXtenderError,
     Unreachable,
 )
-from airflow_provider_timextender.exporting import MAX_SILENT, Output, Wanted, export
+from airflow_provider_timextender.exporting import MAX_SILENT, Export, Output, Wanted
 from airflow_provider_timextender.logs import LogFilter
 from airflow_provider_timextender.model import BLANK_GUID, Execution, ExecutionState, Job, Log, pick
 from airflow_provider_timextender.naming import Of
@@ -83,6 +83,10 @@ def execution(job: Job, at: float = 0, *, logs: Sequence[Log] | None = None, **o
     return Execution(job.id, f"bbbbbbbb-0000-0000-0000-{int(at):012d}", **known)
 
 
+def find(of: Of) -> Job:
+    return pick(JOBS, of)
+
+
 def run(
     read: Any = lambda job: [execution(job)],
     *,
@@ -97,7 +101,7 @@ def run(
         for one in read(job):
             yield replace(one, logs=tuple(filter(wanted.entries.wants, one.logs)))
 
-    told = export(asked, lambda of: pick(JOBS, of), filtered, wanted, output, LOGGER)
+    told = Export(find, filtered, wanted, output, LOGGER).write(asked)
     assert output.end == "complete"
     assert told is not None
     return told, output
@@ -267,15 +271,9 @@ def failing(*names: str, error: TimeXtenderError) -> Any:
 def test_a_job_that_cannot_be_read_does_not_hide_the_others(caplog: pytest.LogCaptureFixture) -> None:
     output = Memory()
     asked = [*ALL[:3], Of(job_name="Nobody")]
+    read = failing("Job 1", error=Refused("HTTP 403."))
     with pytest.raises(LogsIncomplete) as raised:
-        export(
-            asked,
-            lambda of: pick(JOBS, of),
-            failing("Job 1", error=Refused("HTTP 403.")),
-            Wanted(LogFilter()),
-            output,
-            LOGGER,
-        )
+        Export(find, read, Wanted(LogFilter()), output, LOGGER).write(asked)
     assert output.end == "complete"
     assert {row["job_name"] for row in output.executions} == {"Job 0", "Job 1", "Job 2"}
     said = str(raised.value)
@@ -301,7 +299,7 @@ def test_nothing_is_seen_if_nothing_could_be_read(
     output = Memory()
     read = failing(*(job.name or "" for job in JOBS), error=error)
     with pytest.raises(raises, match=says):
-        export(asked, lambda of: pick(JOBS, of), read, Wanted(LogFilter()), output, LOGGER)
+        Export(find, read, Wanted(LogFilter()), output, LOGGER).write(asked)
     assert output.end == "discarded"
 
 
@@ -319,7 +317,5 @@ def test_an_output_that_fails_is_discarded() -> None:
 
     output = Full()
     with pytest.raises(OSError, match="no space"):
-        export(
-            ALL, lambda of: pick(JOBS, of), lambda job: [execution(job)], Wanted(LogFilter()), output, LOGGER
-        )
+        Export(find, lambda job: [execution(job)], Wanted(LogFilter()), output, LOGGER).write(ALL)
     assert output.end == "discarded"

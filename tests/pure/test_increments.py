@@ -17,7 +17,7 @@ import pytest
 
 from airflow_provider_timextender import increments
 from airflow_provider_timextender.errors import InvalidInput, LogsIncomplete, OutputRefused, ServerError
-from airflow_provider_timextender.exporting import Wanted, export
+from airflow_provider_timextender.exporting import Export, Wanted
 from airflow_provider_timextender.increments import MOST, Extent, Increment, Known, Ledger, Reading, Seen
 from airflow_provider_timextender.logs import LogFilter
 from airflow_provider_timextender.model import Execution, ExecutionState, Job, Log
@@ -94,7 +94,8 @@ class Airflow:
             return Job(str(of.job_id), None)
 
         try:
-            told = export(asked, find, read, Wanted(LogFilter()), output, logging.getLogger("task"), ledger)
+            export = Export(find, read, Wanted(LogFilter()), output, logging.getLogger("task"), ledger)
+            told = export.write(asked)
         except LogsIncomplete:
             return "failed"
         return "success" if told else "skipped"
