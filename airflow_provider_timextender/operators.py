@@ -363,9 +363,9 @@ class LogsOperator(BaseOperator):
         is a ``DbApiHook``. Tables that are missing are created.
     :param output_schema: the schema of the tables; what the connection's user has by default, unless given
         (templated).
-    :param incremental: write only what no earlier run of this task has written; the task is skipped where
-        nothing is new. An ``output_path`` has to differ for each run, ``trigger_id`` and ``until`` are
-        refused, and ``max_active_tis_per_dag`` is 1 unless given.
+    :param incremental: write only what no earlier run of this task has written (templated); the task is
+        skipped where nothing is new. An ``output_path`` has to differ for each run, ``trigger_id`` and
+        ``until`` are refused, and ``max_active_tis_per_dag`` is 1 unless given.
     :param timextender_conn_id: the Airflow connection (templated).
     :raises ExecutionNotFound: if the log shows no execution under the trigger id.
     :raises LogsIncomplete: if some of several jobs could not be read, when the others have been written.
@@ -389,6 +389,7 @@ class LogsOperator(BaseOperator):
         "output_path",
         "output_conn_id",
         "output_schema",
+        "incremental",
         "timextender_conn_id",
     )
     ui_color = "#eef3f7"
@@ -414,8 +415,7 @@ class LogsOperator(BaseOperator):
         timextender_conn_id: str = TimeXtenderHook.default_conn_name,
         **kwargs: Any,
     ) -> None:
-        incremental = to_bool(incremental, "incremental")
-        if incremental:
+        if incremental:  # a text counts, as nobody knows yet what it renders
             kwargs.setdefault("max_active_tis_per_dag", 1)
         super().__init__(**kwargs)
         self.job_id = job_id
@@ -464,10 +464,14 @@ class LogsOperator(BaseOperator):
                 if asked.one is None:
                     raise errors.InvalidInput("Give the one job to which the trigger_id belongs.")
                 guid(trigger_id, "trigger id")
+            incremental = to_bool(self.incremental, "incremental")
             output = self._output(context)
             if output is not None:
-                return self._export(context, asked, trigger_id, wanted, output)
-            if self.incremental:
+                find = self._find if asked.one is None else self.hook.resolve_job
+                read = partial(self._read, trigger_id, wanted)
+                ledger = self._ledger(context, output) if incremental else None
+                return self._export(context, asked, Export(find, read, wanted, output, self.log, ledger))
+            if incremental:
                 raise errors.InvalidInput("incremental is given without an output_path or output_conn_id.")
             if asked.one is None:
                 raise errors.InvalidInput(
@@ -500,16 +504,11 @@ class LogsOperator(BaseOperator):
         ti = context["ti"]
         return Files(ObjectStoragePath(path), (ti.dag_id, ti.task_id, ti.run_id, ti.map_index))
 
-    def _export(
-        self, context: Context, asked: Asked, trigger_id: str | None, wanted: Wanted, output: Output
-    ) -> dict[str, Any]:
-        ledger = self._ledger(context, output) if self.incremental else None
+    def _export(self, context: Context, asked: Asked, export: Export) -> dict[str, Any]:
         zone = self.hook.settings.timezone
         assumed = " (assumed; the connection's extra may name another timezone)" if zone is UTC else ""
         self.log.info("Times that come without an offset are taken to be in %s%s.", zone, assumed)
-        find = self.hook.resolve_job if asked.one is not None else self._find
-        read = partial(self._read, trigger_id, wanted)
-        done = Export(find, read, wanted, output, self.log, ledger).write(self._jobs(asked))
+        done = export.write(self._jobs(asked))
         if done is None:
             raise AirflowSkipException("Nothing is new since the last output, and nothing is written.")
         self.log.info("%(rows)d lines of %(executions)d executions of %(jobs)d jobs are written.", done)

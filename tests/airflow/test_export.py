@@ -104,12 +104,6 @@ def test_jobs_are_told_in_several_ways(
     assert list(dict.fromkeys(line["job_name"] for line in lines_of(path))) == jobs
 
 
-def test_incremental_is_no_template() -> None:
-    assert not LogsOperator(task_id="t", job_name="load", incremental="false").incremental
-    with pytest.raises(errors.InvalidInput, match=r"incremental is .*; it takes true or false"):
-        LogsOperator(task_id="t", job_name="load", incremental="{{ params.new }}")
-
-
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

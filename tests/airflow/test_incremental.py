@@ -266,6 +266,7 @@ def test_r44_of_an_object_store_a_try_after_a_death_replaces_what_it_had_put_out
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        ({"incremental": "now"}, "incremental is 'now'; it takes true or false"),
         ({"output_path": NOT_GIVEN}, "output_path"),
         ({"trigger_id": "3f2504e0-4f89-11d3-9a0c-0305e82c3301"}, "neither trigger_id nor until"),
         ({"until": "2026-01-01"}, "neither trigger_id nor until"),
@@ -283,6 +284,17 @@ def test_only_one_run_of_the_task_is_active_unless_somebody_says_otherwise() -> 
     assert LogsOperator(task_id="t", incremental=True).max_active_tis_per_dag == 1
     assert LogsOperator(task_id="t", incremental=True, max_active_tis_per_dag=2).max_active_tis_per_dag == 2
     assert LogsOperator(task_id="t").max_active_tis_per_dag is None
+    assert LogsOperator(task_id="t", incremental="{{ params.new }}").max_active_tis_per_dag == 1
+
+
+def test_a_template_may_say_that_all_is_written(
+    simulator: Simulator, tmp_path: Path, context: Any, variables: Variables
+) -> None:
+    assert "incremental" in LogsOperator.template_fields
+    simulator.past("load", ago=60)
+    rows = [put_out(context, tmp_path / f"{n}.jsonl", incremental="False")["rows"] for n in range(2)]
+    assert rows[0] == rows[1] > 0
+    assert not variables.kept
 
 
 def test_a_job_that_cannot_be_read_is_made_up_for(

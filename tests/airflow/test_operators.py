@@ -314,7 +314,7 @@ def test_bad_arguments_end_the_task_before_the_job_is_queued(
 def test_r37_init_only_assigns() -> None:
     strange: Any = object()
     operator = ExecuteJobOperator(task_id="t", job_id=strange, timeout=strange, poll_interval=strange)
-    LogsOperator(task_id="t", since=strange, message_pattern=strange)
+    LogsOperator(task_id="t", since=strange, message_pattern=strange, incremental=strange)
     assert operator.job_id is strange
 
 
