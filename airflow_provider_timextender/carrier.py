@@ -192,20 +192,21 @@ class Carrier:
         word about its maintenance. An empty list says only that it is a list.
         """
         found: list[Any] = []
+        whole = False
         try:
             yield found
+            whole = True
         except errors.ContractError as error:
+            found.clear()
             known = {call.subject} if _is_list(answer) else {call.subject, LIST_OF + call.subject}
             if isinstance(error, errors.AnswerTooLarge) or self.understood.isdisjoint(known):
                 raise
-            problem = str(error)
-        except Exception:  # it broke off, after what has been understood of it
-            self.understood.update([call.subject] * any(found))
-            raise
-        else:
-            self.understood.update([call.subject] * any(found), [LIST_OF + call.subject] * _is_list(answer))
-            return
-        raise errors.UnreadableAnswer(problem)
+            raise errors.UnreadableAnswer(str(error)) from None
+        finally:
+            if any(found):  # also if it broke off after that
+                self.understood.add(call.subject)
+            if whole and _is_list(answer):
+                self.understood.add(LIST_OF + call.subject)
 
     def _told(self, error: Exception, call: Call[Any]) -> errors.TimeXtenderError:
         return _failure(error, f"{call.method} {self.settings.base_url}{call.path}", self._mask)
