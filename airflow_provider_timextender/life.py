@@ -407,7 +407,9 @@ class Wait:
     async def _look(self, every: int) -> Verdict:
         # The status comes first: a job that is idle by then has written its log before it is read.
         status, at = await self._repeat(partial(self._world.status, self.run.job_id))
-        before = replace(self.run, state=status.state, read_at=at) if self._just else self.run
+        # A look elsewhere a moment ago counts as having seen this state: else each trigger would read the log
+        # of a busy job when it begins, and all of them would when a triggerer is started again.
+        before = replace(self.run, state=status.state) if self._just else self.run
         self._just = False
         wanted = before.wants_log(status, every, at)
         run = before.after(status, at, read=wanted)
