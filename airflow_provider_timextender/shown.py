@@ -99,7 +99,8 @@ class Memory:
 
     def __init__(self, log: Any, shown: Shown | None = NOTHING, keeper: Keeper | None = None) -> None:
         self._log = log
-        self._known = [] if shown is None else [shown]
+        # By the execution's key; empty while nobody has told anything, not even that nothing is shown.
+        self._known = {} if shown is None else {shown.key: shown}
         self._keeper = keeper
         self._asked = False
 
@@ -108,18 +109,16 @@ class Memory:
         if self._keeper is not None and not self._asked:
             self._asked = True
             try:
-                self._known.append(Shown.from_dict(await self._keeper.get()))
+                kept = Shown.from_dict(await self._keeper.get())
+                # It may be older than what is known: a triggerer that was given up may work on.
+                self._known[kept.key] = max(self._known.get(kept.key, kept), kept, key=lambda one: one.count)
             except Exception as error:  # noqa: BLE001 - whatever Airflow has kept it in
                 self._bear(error, "Lines may be shown again, as nobody tells which were")
-        if not self._known:
-            return None
-        # What is kept may be older than what is known: a triggerer that was given up may work on.
-        of_it = (one for one in self._known if one.key == key)
-        return max(of_it, key=lambda one: one.count, default=Shown(key))
+        return self._known.get(key, Shown(key)) if self._known else None
 
     async def keep(self, shown: Shown) -> None:
         """Remember it."""
-        self._known = [shown]
+        self._known = {shown.key: shown}
         if self._keeper is not None:
             try:
                 await self._keeper.set(shown.to_dict())

@@ -337,7 +337,7 @@ MUTATIONS = (
     Mutation(
         "what is shown is remembered",
         "shown",
-        "        self._known = [shown]\n        if self._keeper",
+        "        self._known = {shown.key: shown}\n        if self._keeper",
         "        if self._keeper",
         ("undisturbed",),
     ),
@@ -351,7 +351,7 @@ MUTATIONS = (
     Mutation(
         "what is kept is asked for",
         "shown",
-        "self._known.append(Shown.from_dict(await self._keeper.get()))",
+        "self._known[kept.key] = max(self._known.get(kept.key, kept), kept, key=lambda one: one.count)",
         "pass",
         ("deaths",),
     ),
