@@ -7,21 +7,19 @@ each of its entries is compared with them.
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any, Protocol, Self
 
 from airflow_provider_timextender.logs import RELAY_LIMIT, warn_of_problems, write
-from airflow_provider_timextender.model import AsDict, Execution, Log
+from airflow_provider_timextender.model import AsDict, Execution, Log, checksum
 from airflow_provider_timextender.naming import Of, said
 
 SHOWN_KEY = "timextender_shown"
 """Where a task's state store, and an XCom that only a trigger writes, keep it."""
 
-_MARK = 8
+_MARK = len(checksum(""))
 """How many characters the mark of an entry has."""
 
 
@@ -76,8 +74,7 @@ NOTHING = Shown()
 
 
 def _mark(entry: Log) -> str:
-    told = f"{entry.time} {entry.severity} {len(entry.message)} {entry.message[:1000]}"
-    return b64encode(blake2b(told.encode(errors="replace"), digest_size=_MARK * 3 // 4).digest()).decode()
+    return checksum(f"{entry.time} {entry.severity} {len(entry.message)} {entry.message[:1000]}")
 
 
 class Keeper(Protocol):
