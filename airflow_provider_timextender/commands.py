@@ -94,10 +94,12 @@ def logs(args: Namespace) -> None:
     wanted = LogFilter(min_severity=args.min_severity)
     hook = _hook(args)
     job = _job(hook, args.job)
-    with about(lambda: Of(job.id, job.name, args.trigger_id)):
-        entries = list(hook.iter_job_logs(job.id, args.trigger_id, wanted=wanted))
     columns = ("time", "severity", "message", *(() if args.trigger_id else ("trigger_id",)))
-    show_rows([{name: getattr(entry, name) for name in columns} for entry in entries], args.output)
+    with about(lambda: Of(job.id, job.name, args.trigger_id)):
+        entries = hook.iter_job_logs(job.id, args.trigger_id, wanted=wanted)
+        # Airflow shows rows when it has all of them, so that no more of an entry is held than its row.
+        rows = [{name: getattr(entry, name) for name in columns} for entry in entries]
+    show_rows(rows, args.output)
 
 
 @command
