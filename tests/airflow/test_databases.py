@@ -231,23 +231,37 @@ def test_two_tasks_that_begin_at_the_same_time_both_find_the_tables(
     assert len(database.lines()) == 1
 
 
+def everything(message: str) -> tuple[list[Row], Row]:
+    return lines(KEY, range(1, 1000), message=message), execution(KEY, message=message)
+
+
 @ONLY_A_SERVER
-def test_of_two_that_write_the_same_at_the_same_time_one_waits_and_can_try_again(database: Database) -> None:
-    everything = lines(KEY, range(1, 1000)), execution(KEY)
-    write()
+@pytest.mark.parametrize("there", [False, True], ids=["new rows", "rows that are there"])
+@pytest.mark.parametrize("ends", ["complete", "discard"])
+def test_of_two_that_write_the_same_at_the_same_time_one_waits_and_can_try_again(
+    database: Database, there: bool, ends: str
+) -> None:
+    def left() -> list[str]:
+        both = [*database.lines(), *database.rows("timextender_executions")]
+        return [row["message"] for row in both]
+
+    write(*[everything("before")] * there)
     first = Tables("dwh")
     first.begin(LINES)
-    first.write_lines(everything[0])
+    first.write_lines(everything("first")[0])
+    first.write_execution(everything("first")[1])
     with ThreadPoolExecutor() as threads:
-        second = threads.submit(write, everything)
+        second = threads.submit(write, everything("second"))
         waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
         while not database.rows(f"({waiting}) AS waiting", "1")[0]["count"]:
             assert not second.done()
-        first.complete()
-        with pytest.raises(RuntimeError, match="duplicate key"):
-            second.result()
-    write(everything)
-    assert len(database.lines()) == 999
+        getattr(first, ends)()
+        failed = second.exception()
+    if ends == "complete":
+        assert "duplicate key" in str(failed)
+        assert left() == ["first"] * 1000, "the second has left nothing, and taken nothing away"
+        write(everything("second"))
+    assert left() == ["second"] * 1000
 
 
 @ONLY_A_SERVER
