@@ -187,6 +187,7 @@ def main() -> int:
         tempfile.TemporaryDirectory(prefix="airflow-timextender-demo-") as home,
         Simulator(jobs, dialect=arguments.dialect) as simulator,
     ):
+        simulator.past_days(3)  # for what reads logs
         env = environment(Path(home), simulator)
         print(f"The TimeXtender simulator listens at {simulator.url}. Airflow's home is {home}.")
         os.environ.update(env)

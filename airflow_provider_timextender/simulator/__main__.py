@@ -15,9 +15,6 @@ from typing import Any
 from airflow_provider_timextender.simulator import DIALECTS, Job, Recording, Simulator
 from airflow_provider_timextender.simulator.server import example_jobs
 from airflow_provider_timextender.simulator.shapes import shaped
-from airflow_provider_timextender.simulator.world import Ending
-
-DAY = 24 * 60 * 60
 
 
 def main() -> int:
@@ -50,7 +47,7 @@ def main() -> int:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: over.set())
         if recording is None:
-            _remember(simulator, arguments.history)
+            simulator.past_days(arguments.history)
         connection = simulator.connection_json(explained=not arguments.unexplained)
         print(f"TimeXtender simulator at {simulator.url} with {len(jobs)} jobs. Point Airflow at it:")
         print(f"export AIRFLOW_CONN_TIMEXTENDER_DEFAULT={shlex.quote(connection)}")
@@ -120,13 +117,6 @@ def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 0 or more")
     return int(text)
-
-
-def _remember(simulator: Simulator, times: int) -> None:
-    for job in simulator.world.jobs.values():
-        for days in range(times, 0, -1):
-            outcome: Ending = "failed" if days % 3 == 2 else "succeeded"
-            simulator.past(job.name, outcome, ago=days * DAY, by="schedule")
 
 
 if __name__ == "__main__":

@@ -36,6 +36,8 @@ ROUTES: dict[Route, tuple[str, str]] = {
     "execution logs": ("GET", "/public/jobs/{job_id}/logs/{trigger_id}"),
 }
 
+DAY = 24 * 60 * 60
+
 Speech = Dialect | Recording
 
 Answer = Callable[[web.Request, Speech, float], Reply]
@@ -143,6 +145,12 @@ class Simulator:
         if not ago >= 0:
             raise ValueError(f"ago is {ago!r}; it takes the seconds since the execution ended, 0 or more.")
         return self.world.past(self.job(name), time.time() - ago, outcome, by=by)
+
+    def past_days(self, count: int) -> None:
+        """Let each job have run once on each of some days before; one of three times it failed."""
+        for job in self.world.jobs.values():
+            for days in range(count, 0, -1):
+                self.past(job.name, "failed" if days % 3 == 2 else "succeeded", ago=days * DAY, by="schedule")
 
     def finish(self, outcome: Ending = "succeeded") -> None:
         """End everything that is pending or running, now."""
