@@ -151,7 +151,7 @@ class Increment:
             for name, one in self.known.items()
             if one.before != NOTHING
         }
-        return Start.of(known, self.floor_before)
+        return Start(known, self.floor_before)  # no more than where this one began
 
 
 def _listed(known: Known) -> list[Any]:

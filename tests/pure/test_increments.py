@@ -270,6 +270,24 @@ def test_what_was_not_read_is_no_history_whatever_came_first(monkeypatch: pytest
     assert task.union() == task.timextender.truth(HOUR)
 
 
+def test_r44_what_was_not_read_is_no_history_if_the_next_output_was_never_seen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(increments, "MOST", 2)
+    newest_first = [course(n, start=60.0 * n) for n in range(9, 0, -1)]
+    for dies_at in range(1, 20):
+        task = Airflow(TimeXtender({JOB: newest_first, OTHER: []}), owns=True)
+        assert task.attempt("a", HOUR, unreadable=JOB) == "failed"
+        with suppress(Death):
+            task.attempt("b", HOUR, dies_at=dies_at)
+        try:
+            task.attempt("c", HOUR)
+        except OutputRefused:  # it is not known how far it has come
+            task.attempt("b", HOUR)
+            task.attempt("c", HOUR)
+        assert task.union() == task.timextender.truth(HOUR), dies_at
+
+
 def test_without_a_memory_of_its_own_a_run_of_which_others_have_followed_a_part_stays() -> None:
     jobs = {JOB: [course(1)], OTHER: [course(2)]}
     task = Airflow(TimeXtender(jobs), owns=False)
