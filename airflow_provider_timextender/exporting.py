@@ -14,6 +14,7 @@ from airflow_provider_timextender.logs import LogFilter
 from airflow_provider_timextender.model import Execution, ExecutionState, Job, canonical
 from airflow_provider_timextender.naming import Of, said
 from airflow_provider_timextender.tables import Column, Row, execution_row, line_columns, line_rows
+from airflow_provider_timextender.vocabulary import override_hint
 
 
 class Output(Protocol):
@@ -207,7 +208,8 @@ class Export:
                     continue  # it is told twice, by id and by name, say
                 done.add(canonical(job.id))
                 self._write_job(job)
-            except OutputRefused:
+            except OutputRefused as error:
+                error.about(of)
                 raise
             except TimeXtenderError as error:
                 failures.append(error.about(of))
@@ -242,7 +244,8 @@ class Export:
             self.logger.warning("%s", said(what, Of(job.id, job.name)))
 
     def _write_executions(self, job: Job, reading: Reading | None = None) -> None:
-        for chosen in self.wanted.of(self.read(job), reading):
+        executions = self.read(job) if reading is None else _refuse_timeless(self.read(job))
+        for chosen in self.wanted.of(executions, reading):
             rows = line_rows(chosen.execution, job.name, chosen.lines, self.wanted.entries.pattern)
             self.output.write_lines(self.exported.counting(rows))
             if chosen.has_row:
@@ -273,6 +276,21 @@ def _state_of(execution: Execution) -> ExecutionState:
     if execution.state is None:
         raise ContractError(f"an execution cannot be chosen by its state: {execution.problem}")
     return execution.state
+
+
+def _refuse_timeless(executions: Iterable[Execution]) -> Iterator[Execution]:
+    """Refuse a log that tells of no execution when it was: none of them could ever be forgotten."""
+    ended, timed, problem = 0, False, None
+    for execution in executions:
+        ended += execution.is_over
+        timed = timed or (execution.start or execution.end) is not None
+        problem = problem or execution.end_problem or execution.start_problem
+        yield execution
+    if ended and not timed:
+        hint = problem or override_hint("their times", "execution.start and .end")
+        raise ContractError(
+            f"incremental needs times, and of {ended} executions that have ended nobody knows when. {hint}"
+        )
 
 
 def _refuse_twin(execution: Execution, known: set[bytes]) -> None:

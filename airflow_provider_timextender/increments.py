@@ -26,6 +26,11 @@ MOST = 400
 """How many ended executions of a job are remembered, those that ended last. Of older ones, what comes late is
 not put out. With as many new ones in an output, an increment takes less than 48 KB."""
 
+LASTING = 1000
+"""How many executions of a job are remembered that cannot be forgotten by their age: those that have not
+ended, those without any time, and all of a log that broke off. An output that needs more is refused, as rows
+would be lost, or be in two outputs, so that an increment never takes more than 200 KB."""
+
 
 class Extent(NamedTuple):
     """How much of an execution is out: so many of its lines, and its row once it has ended."""
@@ -132,6 +137,12 @@ class Increment:
                 f"what is remembered of its outputs is not understood ({type(error).__name__}: {error})."
             ) from None
 
+    @property
+    def lasting(self) -> list[Known]:
+        """What cannot be forgotten by its age."""
+        # What has not been read is no history, however old.
+        return [one for one in self.known.values() if not (self.whole and one.moment)]
+
     def own(self) -> Increment:
         """Return no more than it takes to repeat this output."""
         kept = {name: one for name, one in self.known.items() if one.out != one.before}
@@ -141,7 +152,6 @@ class Increment:
     def after(self) -> Start:
         """Return where the next output begins if this one could be seen."""
         known = {name: one._replace(before=one.out) for name, one in self.known.items()}
-        # What has not been read is no history, however old.
         return Start.of(known, self.floor) if self.whole else Start(known, self.floor)
 
     def instead(self) -> Start:
@@ -152,6 +162,28 @@ class Increment:
             if one.before != NOTHING
         }
         return Start(known, self.floor_before)  # no more than where this one began
+
+
+def _refuse_too_much(increment: Increment) -> None:
+    lasting = increment.lasting
+    if len(lasting) <= LASTING:
+        return
+    ended = sum(one.moment > 0 for one in lasting)
+    told = (
+        (ended, "have ended, and its log broke off: another try may come to the end of it"),
+        (
+            len(lasting) - ended,
+            "show no end: if they never will, let state=['succeeded', 'failed'] leave such out; if they have "
+            "ended, tell in the vocabulary of the connection's extra what execution.start, execution.end "
+            "and execution.state are called",
+        ),
+    )
+    raise OutputRefused(
+        f"nothing is written, as {len(lasting)} executions would have to be remembered whatever their age, "
+        f"and {LASTING} are the most. Of them, {'; '.join(f'{n} {what}' for n, what in told if n)}. If that "
+        "cannot be mended, leave the job out.",
+        retry_helps=not increment.whole,
+    )
 
 
 def _listed(known: Known) -> list[Any]:
@@ -428,7 +460,8 @@ class Ledger:
         """Take note of what the output holds of a job, before it is complete.
 
         :param whole: whether all executions of the job have been read.
-        :raises OutputRefused: if it holds less than the output that it would replace.
+        :raises OutputRefused: if it holds less than the output that it would replace, or if more would have
+            to be remembered than :data:`LASTING`.
         """
         if isinstance(reading, Repeated) and whole and self._replaces and reading.lacking:
             raise OutputRefused(
@@ -444,6 +477,7 @@ class Ledger:
         elif isinstance(reading, Repeated) and self._began[job_id] == self._run:
             held = reading.increment
         if held is not None and not held.complete:
+            _refuse_too_much(held)
             self._kept[job_id] = json.dumps(held.to_dict())  # which takes a tenth of the memory
 
     def about_to_complete(self) -> None:

@@ -89,18 +89,24 @@ def month(chance: random.Random, days: float, between: float) -> list[Course]:
 
 @dataclass
 class TimeXtender:
-    """What some jobs do, by their ids."""
+    """What some jobs do, by their ids.
+
+    :ivar newest_first: whether their logs begin with what began last.
+    """
 
     jobs: dict[str, list[Course]]
+    newest_first: bool = False
 
     @classmethod
     def of(cls, chance: random.Random, days: float) -> TimeXtender:
         """Return three jobs, of which two run every few hours, and one daily."""
         courses = [month(chance, days, between) for between in (3 * HOUR, 8 * HOUR, 20 * HOUR)]
-        return cls({str(uuid.UUID(int=number)): course for number, course in enumerate(courses, 1)})
+        jobs = {str(uuid.UUID(int=number)): course for number, course in enumerate(courses, 1)}
+        return cls(jobs, newest_first=len(courses[0]) % 2 == 1)
 
     def log(self, job_id: str, now: float) -> list[Execution]:
-        shown = [course for course in self.jobs[job_id] if course.shown <= now]
+        courses = self.jobs[job_id][:: -1 if self.newest_first else 1]
+        shown = [course for course in courses if course.shown <= now]
         return [course.seen(job_id, now) for course in shown]
 
     def truth(self, now: float) -> Counter[Row]:
@@ -108,7 +114,7 @@ class TimeXtender:
         rows: Counter[Row] = Counter()
         for execution in chain.from_iterable(self.log(job_id, now) for job_id in self.jobs):
             rows.update(line_row(execution, n, log) for n, log in enumerate(execution.logs, 1))
-            rows.update([(execution.key,)] if execution.end else [])
+            rows.update([(execution.key,)] if execution.is_over else [])
         return rows
 
 
@@ -171,7 +177,7 @@ class Month:
         except Death:
             end = "dead"
         except OutputRefused as error:
-            end = str(error).partition(" at out")[0].partition(" run")[0]
+            end = re.split(" at out| run|,", error.reason)[0]
             if stuck := re.search("the run (.*) was about", str(error)):
                 self.attempt("clear", stuck[1])
         self.happened[f"{what}: {end}"] += 1

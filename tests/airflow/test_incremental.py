@@ -20,7 +20,7 @@ from airflow_provider_timextender.errors import OutputRefused
 from airflow_provider_timextender.increments import Ledger
 from airflow_provider_timextender.inputs import NOT_GIVEN
 from airflow_provider_timextender.operators import LogsOperator
-from airflow_provider_timextender.simulator import Job, Simulator
+from airflow_provider_timextender.simulator import Dialect, Job, Simulator
 from airflow_provider_timextender.simulator.world import Execution, Line, World
 
 from ..months import T0, Course, Death, Month, Row, TimeXtender
@@ -278,6 +278,24 @@ def test_what_does_not_go_with_it_is_refused(
     with pytest.raises(AirflowFailException, match=says):
         put_out(context, tmp_path / "a.jsonl", **arguments)
     assert simulator.count("logs") == 0
+
+
+def test_r48_a_log_without_times_is_refused_and_names_the_override(
+    simulator: Simulator,
+    tmp_path: Path,
+    context: Any,
+    variables: Variables,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    simulator.dialect = Dialect(renamed={"StartTime": "Dawn", "EndTime": "Dusk"})
+    monkeypatch.setenv("AIRFLOW_CONN_TIMEXTENDER_DEFAULT", simulator.connection_json(explained=False))
+    simulator.past("load", ago=60)
+    says = r"'load': ContractError: incremental needs times.* vocabulary\.fields\.execution\.start and \.end"
+    with pytest.raises(AirflowFailException, match=says):
+        put_out(context, tmp_path / "a.jsonl")
+    assert (list(tmp_path.iterdir()), variables.kept) == ([], {})
+    monkeypatch.setenv("AIRFLOW_CONN_TIMEXTENDER_DEFAULT", simulator.connection_json())
+    assert put_out(context, tmp_path / "a.jsonl")["rows"] == 4
 
 
 def test_only_one_run_of_the_task_is_active_unless_somebody_says_otherwise() -> None:

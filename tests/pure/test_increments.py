@@ -18,7 +18,16 @@ import pytest
 from airflow_provider_timextender import increments
 from airflow_provider_timextender.errors import InvalidInput, LogsIncomplete, OutputRefused, ServerError
 from airflow_provider_timextender.exporting import Export, Wanted
-from airflow_provider_timextender.increments import MOST, Extent, Increment, Known, Ledger, Reading, Seen
+from airflow_provider_timextender.increments import (
+    LASTING,
+    MOST,
+    Extent,
+    Increment,
+    Known,
+    Ledger,
+    Reading,
+    Seen,
+)
 from airflow_provider_timextender.logs import LogFilter
 from airflow_provider_timextender.model import Execution, ExecutionState, Job, Log
 from airflow_provider_timextender.naming import Of
@@ -35,11 +44,13 @@ class Airflow:
     :ivar path: that of each output; empty if each run has one of its own.
     :ivar beside: what another process does at a touch of the world.
     :ivar dies_at: the touch of the world at which the process dies.
+    :ivar most: how many characters of JSON are never remembered of a job.
     """
 
     timextender: TimeXtender
     owns: bool
     keyed: bool = False
+    most: int = 48 * 1024
     newest: dict[str, str] = field(default_factory=dict)
     own: dict[tuple[str, str], str] = field(default_factory=dict)
     outputs: dict[str, Counter[Row]] = field(default_factory=dict)
@@ -160,7 +171,7 @@ class Remembered:
         self.airflow.touch()
         if self.airflow.owns:
             self.airflow.own[self.run, job_id] = json.dumps(own)
-        assert len(json.dumps(newest)) < 48 * 1024
+        assert len(json.dumps(newest)) < self.airflow.most
 
 
 def written(reading: Reading, execution: Execution) -> int:
@@ -173,6 +184,7 @@ def written(reading: Reading, execution: Execution) -> int:
 def _few_known(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let less be remembered than runs in a month; the latest lines and executions come within a hundred."""
     monkeypatch.setattr(increments, "MOST", 150)
+    monkeypatch.setattr(increments, "LASTING", 100)  # of a log that breaks off, that is too few now and then
 
 
 @pytest.mark.usefixtures("_few_known")
@@ -493,6 +505,59 @@ def test_what_is_remembered_is_small_and_comes_back_as_it_was() -> None:
     another = str(uuid.UUID(int=9999))
     courses.append(Course(another, 3 * DAY, 9 * DAY, 3.5 * DAY, ((3.5 * DAY, 3.5 * DAY),)))
     assert task.attempt("a" * 250, 4 * DAY) == task.attempt("b" * 250, 4 * DAY) == "success"
+    assert task.union() == task.timextender.truth(3 * DAY)
+
+
+class Timeless(Course):
+    """An execution of which no time is told."""
+
+    def seen(self, job_id: str, now: float) -> Execution:
+        return replace(super().seen(job_id, now), start=None, end=None)
+
+
+def running(number: int) -> Course:
+    return replace(course(number), end=None)
+
+
+def timeless(number: int) -> Course:
+    return Timeless(**vars(course(number)))
+
+
+@pytest.mark.parametrize("lasting", [running, timeless, course])
+def test_more_than_can_be_remembered_is_refused_and_no_row_is_lost_or_twice(
+    lasting: Callable[[int], Course],
+) -> None:
+    breaks = lasting is course  # then half of the job's log is read, and none of that may be forgotten
+    unreadable = JOB if breaks else ""
+    says = "have ended, and its log broke off" if breaks else "show no end"
+    jobs = {OTHER: [course(0)], JOB: [lasting(n) for n in range(1, LASTING * (1 + breaks) + 1)]}
+    jobs[JOB] += [] if breaks else [course(9999)]  # which tells when it was, and is no trouble
+    task = Airflow(TimeXtender(jobs), owns=True, most=200 * 1024)
+    assert task.attempt("a", HOUR, unreadable=unreadable) == ("failed" if breaks else "success")
+    assert len(Increment.from_dict(json.loads(task.newest[JOB])).lasting) == LASTING
+    before = task.union(), dict(task.newest)
+    jobs[OTHER].append(course(20_000))
+    jobs[JOB] += map(lasting, (10_000, 10_001))
+    for _ in range(2):
+        with pytest.raises(
+            OutputRefused, match=rf"{JOB}: nothing is.* {LASTING + 1 + (not breaks)} {says}"
+        ) as told:
+            task.attempt("b", HOUR, unreadable=unreadable)
+        assert told.value.retry_helps == breaks
+    assert (task.union(), task.newest) == before
+    jobs[JOB][-2:] = [course(10_000), course(10_001)]
+    task.attempt("b", HOUR)
+    task.attempt("c", HOUR)
+    assert task.union() == task.timextender.truth(HOUR)
+
+
+def test_what_is_remembered_is_never_large() -> None:
+    jobs = {JOB: [course(n, start=60.0 * n) for n in range(1, 2 * LASTING + 1)], OTHER: []}
+    task = Airflow(TimeXtender(jobs), owns=True, most=200 * 1024)
+    assert task.attempt("a", 3 * DAY, unreadable=JOB) == "failed"
+    jobs[JOB] += map(running, range(10_000, 10_000 + LASTING))
+    assert task.attempt("b", 3 * DAY) == "success"
+    assert len(Increment.from_dict(json.loads(task.newest[JOB])).known) == 2 * LASTING + MOST
     assert task.union() == task.timextender.truth(3 * DAY)
 
 
