@@ -87,6 +87,32 @@ class AllEntries:
         return tuple(self._logs)
 
 
+class Last:
+    """Keeps the last entries of a log: the first ones, if by their times it has the newest first.
+
+    :ivar entries: what is kept.
+    :param count: how many at most. :param size: how many bytes of an answer they may take together.
+    """
+
+    def __init__(self, count: int, size: float = math.inf) -> None:
+        self.entries: deque[Entry] = deque(maxlen=count)
+        self._size = size
+        self._newest_first: bool | None = None
+
+    def add(self, entry: Entry) -> None:
+        """Take an entry, in the place of the oldest if there are too many."""
+        entries = self.entries
+        if entries and (len(entries) == entries.maxlen or entry.at - entries[0].at > self._size):
+            if self._newest_first is None:
+                first, later = entries[0].log.time, entry.log.time
+                self._newest_first = first is not None and later is not None and later < first
+            if self._newest_first:
+                return
+            while entries and entry.at - entries[0].at > self._size:
+                entries.popleft()
+        entries.append(entry)
+
+
 Keep = Callable[[], Keeper]
 """Makes what keeps something of the log of each execution."""
 
@@ -575,7 +601,7 @@ class _Log(_Passed):
         self._keeper = None if keep is None else keep()
         self._min_level = math.inf if self._keeper is None else self._keeper.min_level
         self._levels = dict.fromkeys(_LEVELS, 0)
-        self._errors: deque[Entry] = deque(maxlen=model.LAST_ERRORS)
+        self._errors = Last(model.LAST_ERRORS)
         self._reader = _Reader(parser)
 
     def take(self, entries: Iterable[tuple[list[str], list[Any], int]]) -> None:
@@ -618,7 +644,7 @@ class _Log(_Passed):
     def _keep(self, entry: Entry, level: int) -> None:
         if self._keeper is not None:
             if level >= model.SEVERITY_LEVELS["error"]:
-                self._errors.append(entry)
+                self._errors.add(entry)
             self._keeper.add(entry)
 
     @property
@@ -637,7 +663,7 @@ class _Log(_Passed):
         """Return what is kept of the entries, and the last errors of all."""
         if self._keeper is None:
             return (), ()
-        return self._keeper.kept(execution), tuple(entry.log for entry in self._errors)
+        return self._keeper.kept(execution), tuple(entry.log for entry in self._errors.entries)
 
     def tell(self, entry: str, problem: str) -> None:
         """Take note of what is not understood of it."""

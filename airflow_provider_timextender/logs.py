@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import pickle
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from tempfile import TemporaryFile
 from typing import Any, overload
 
-from airflow_provider_timextender.answers import Entry
+from airflow_provider_timextender.answers import Entry, Last
 from airflow_provider_timextender.errors import InvalidInput, TimeXtenderError
 from airflow_provider_timextender.inputs import to_pattern, to_time
 from airflow_provider_timextender.model import SEVERITY_LEVELS, Execution, Log, plain
@@ -118,23 +117,18 @@ class LastLines:
         return self._held
 
 
-class _LastLines:
+class _LastLines(Last):
     min_level = 0
 
     def __init__(self, place: Callable[[Execution], list[Log] | None]) -> None:
+        super().__init__(RELAY_LIMIT, RELAY_BYTES)
         self._place = place
-        self._entries: deque[Entry] = deque(maxlen=RELAY_LIMIT)
-
-    def add(self, entry: Entry) -> None:
-        while self._entries and entry.at - self._entries[0].at > RELAY_BYTES:
-            self._entries.popleft()
-        self._entries.append(entry)
 
     def kept(self, execution: Execution) -> Sequence[Log]:
         place = self._place(execution)
         if place is None:
             return ()
-        place.extend(entry.log for entry in self._entries)
+        place.extend(entry.log for entry in self.entries)
         return place
 
 
@@ -228,7 +222,7 @@ def write(logs: Sequence[Log], count: int, logger: Any) -> Iterator[None]:
     """
     if count > min(len(logs), RELAY_LIMIT):
         logger.info(
-            "The first %d of %d log lines are left out here; LogsOperator reads them all.",
+            "%d of %d log lines are left out here; LogsOperator reads them all.",
             count - min(len(logs), RELAY_LIMIT),
             count,
         )

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from airflow_provider_timextender import answers, arriving, errors, model, vocabulary
 from airflow_provider_timextender import jobs_api as api
 from airflow_provider_timextender.jobs_api import Answer, read, read_each
-from airflow_provider_timextender.logs import LastLines, LogFilter, WantedLines
+from airflow_provider_timextender.logs import RELAY_LIMIT, LastLines, LogFilter, WantedLines
 from airflow_provider_timextender.model import ExecutionState, JobState
 from airflow_provider_timextender.vocabulary import Vocabulary
 
@@ -757,6 +757,33 @@ def test_the_place_of_each_entry_and_what_any_tells_are_known_whatever_is_kept(
     assert execution.log_known == known
     assert kept(WantedLines(LogFilter(**filters)), [{}]).log_known == set()
     assert [log.line for log in kept(LastLines(TRIGGER)).logs] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize(("size", "most"), [(0, RELAY_LIMIT), (2**20, 8)])
+def test_r31_the_last_lines_and_errors_are_kept_whether_the_oldest_or_the_newest_come_first(
+    order: int, size: int, most: int
+) -> None:
+    times = [datetime(2026, 11, 2, 5, tzinfo=timezone.utc) + timedelta(seconds=n) for n in range(most + 20)]
+
+    def pieces() -> Iterator[bytes]:
+        for number, time in enumerate(times[::order]):
+            entry = {"Severity": "Error", "Timestamp": time.isoformat(), "Message": "x" * size}
+            yield b"," * (number > 0) + json.dumps(entry).encode()
+        yield b"]}]"
+
+    call = api.each_execution(JOB, keep=LastLines(TRIGGER))
+    told = replace(answer(b'[{"TriggerId": "%s", "Logs": [' % TRIGGER.encode()), more=pieces())
+    (execution,) = read_each(call, told, Vocabulary())
+    assert [log.time for log in execution.logs][::order] == times[-most:]
+    assert [log.time for log in execution.last_errors][::order] == times[-model.LAST_ERRORS :]
+
+
+def test_of_a_log_without_times_the_last_lines_are_kept_as_it_has_them() -> None:
+    logs = [{"Message": str(number)} for number in range(RELAY_LIMIT + 20)]
+    call = api.each_execution(JOB, keep=LastLines(TRIGGER))
+    (execution,) = read_each(call, answer([{"TriggerId": TRIGGER, "Logs": logs}]), Vocabulary())
+    assert [log.message for log in execution.logs] == [log["Message"] for log in logs[20:]]
 
 
 def test_r44_entries_that_are_large_for_other_members_than_their_message_do_not_stay_in_memory() -> None:

@@ -160,19 +160,21 @@ def test_r32_r34_a_long_log_shows_its_first_part_and_its_last(
     assert told(caplog)[-1].startswith("so many lines are shown while it runs")
     place.show(*log, over=True)
     assert lines(caplog)[RELAY_LIMIT:] == [str(n) for n in range(2 * RELAY_LIMIT + 5, 3 * RELAY_LIMIT + 5)]
-    left_out = f"The first {RELAY_LIMIT + 5} of {2 * RELAY_LIMIT + 5} log lines are left out here"
+    left_out = f"{RELAY_LIMIT + 5} of {2 * RELAY_LIMIT + 5} log lines are left out here"
     assert any(message.startswith(left_out) for message in caplog.messages)
 
 
-def test_r32_the_end_says_how_much_is_left_out_of_a_long_log_with_the_newest_first(
-    place: Place, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("more", [5, RELAY_LIMIT + 5])
+def test_r32_of_a_long_log_with_the_newest_first_the_newest_are_shown_at_the_end(
+    place: Place, caplog: pytest.LogCaptureFixture, more: int
 ) -> None:
-    newest_first = entries(*range(RELAY_LIMIT + 5, 0, -1))
-    place.show(*newest_first[5:])
-    place.show(*newest_first, over=True)
-    assert len(lines(caplog)) == RELAY_LIMIT
-    assert told(caplog)[-2] == "the execution succeeded, and the rest of its log follows."
-    assert told(caplog)[-1].startswith("The first 5 of 5 log lines are left out here")
+    log = entries(*range(RELAY_LIMIT + more, 0, -1))
+    place.show(*log[more:])
+    over = replace(execution(log, ExecutionState.SUCCEEDED), logs=tuple(log[:RELAY_LIMIT]))
+    run_through(show_rest(place, over, "load"))
+    assert lines(caplog)[RELAY_LIMIT:] == [entry.message for entry in log[: min(more, RELAY_LIMIT)]]
+    assert "the execution succeeded, and the rest of its log follows." in told(caplog)
+    assert (f"5 of {more} log lines are left out here" in caplog.text) == (more > RELAY_LIMIT)
 
 
 def test_r32_who_takes_over_shows_only_what_is_new(caplog: pytest.LogCaptureFixture) -> None:
