@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from airflow_provider_timextender.errors import TimeXtenderError
+from airflow_provider_timextender.errors import InvalidInput, TimeXtenderError
 from airflow_provider_timextender.formats import Writer, format_of
 from airflow_provider_timextender.increments import Seen
 from airflow_provider_timextender.tables import EXECUTIONS, Column, Row
@@ -66,7 +66,10 @@ class Files:
         return "all" if lines.exists() else "a part" if executions.exists() else "nothing"
 
     def begin(self, columns: Sequence[Column]) -> None:
-        """Open both files."""
+        """Open both files.
+
+        :raises InvalidInput: if the path can be none of a file.
+        """
         for path, its_columns in zip(self._paths, (EXECUTIONS, columns), strict=True):
             file = _Local(Path(path.path), self._mark) if path.protocol in ON_DISK else _Remote(path)
             self._files.append(file)
@@ -111,9 +114,13 @@ class _Local:
     def __init__(self, path: Path, mark: str) -> None:
         self._path = path
         self._part = path.with_name(f".{path.name}.{mark}.part")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._part.unlink(missing_ok=True)
-        self.stream: BinaryIO = open(self._part, "xb", buffering=1024 * 1024)  # noqa: SIM115
+        try:
+            self.stream = _opened(path, self._part)
+        except (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
+            raise InvalidInput(
+                f"{str(path)!r} cannot be written: {error}. Let output_path name a file in a folder in which "
+                "a worker may write."
+            ) from None
 
     def finish(self) -> None:
         self.stream.flush()
@@ -138,6 +145,14 @@ class _Local:
             return os.path.samestat(os.fstat(self.stream.fileno()), self._part.stat())
         except FileNotFoundError:
             return False
+
+
+def _opened(path: Path, part: Path) -> BinaryIO:
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part.unlink(missing_ok=True)
+    return open(part, "xb", buffering=1024 * 1024)
 
 
 class _Remote:

@@ -162,15 +162,20 @@ def to_states(state: Any, known: type[S]) -> frozenset[S]:
     try:
         return frozenset(map(known, words))
     except ValueError:
-        raise InvalidInput(f"state is {state!r}; it takes {', '.join(known)}, or several.") from None
+        hint = _NATIVE if isinstance(state, str) and state.lstrip().startswith(("[", "(")) else ""
+        raise InvalidInput(f"state is {state!r}; it takes {', '.join(known)}, or several.{hint}") from None
+
+
+_NATIVE = " A template renders a text, unless the DAG has render_template_as_native_obj=True."
 
 
 def _listed(values: Any, what: str) -> list[Any]:
     if isinstance(values, NotGiven):
         return []
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable) or not (items := list(values)):
+        hint = _NATIVE if isinstance(values, str) else ""
         raise InvalidInput(
-            f"{what} was given, but is {values!r} at run time; it takes a list that is not empty."
+            f"{what} was given, but is {values!r} at run time; it takes a list that is not empty.{hint}"
         )
     return items
 

@@ -494,15 +494,10 @@ class LogsOperator(BaseOperator):
             return Tables(conn_id, self.output_schema or None)
         if path is None:
             return None
-        if not re.match(r"/|\w+://", str(path)):
-            raise errors.InvalidInput(
-                f"output_path is {str(path)!r}; it takes an absolute path, or an address such as "
-                "s3://connection@bucket/logs.jsonl: nobody knows in which folder a worker runs."
-            )
         from airflow_provider_timextender.files import Files
 
         ti = context["ti"]
-        return Files(ObjectStoragePath(path), (ti.dag_id, ti.task_id, ti.run_id, ti.map_index))
+        return Files(_to_path(path), (ti.dag_id, ti.task_id, ti.run_id, ti.map_index))
 
     def _export(self, context: Context, asked: Asked, export: Export) -> dict[str, Any]:
         zone = self.hook.settings.timezone
@@ -565,3 +560,20 @@ class LogsOperator(BaseOperator):
                 "or message_pattern, or give an output_path or an output_conn_id."
             )
         return [log.to_dict() for log in logs]
+
+
+def _to_path(value: Any) -> ObjectStoragePath:
+    if not re.match(r"/|\w+://", str(value)):
+        raise errors.InvalidInput(
+            f"output_path is {str(value)!r}; it takes an absolute path, or an address such as "
+            "s3://connection@bucket/logs.jsonl: nobody knows in which folder a worker runs."
+        )
+    try:
+        path = ObjectStoragePath(value)
+        path.fs  # noqa: B018 - only now is it looked for
+    except (ImportError, ValueError) as error:
+        raise errors.InvalidInput(
+            f"output_path is {str(value)!r}, and nothing that is installed writes there ({error}). Install "
+            "the provider of the store with its file system, as apache-airflow-providers-amazon[s3fs] is one."
+        ) from None
+    return path

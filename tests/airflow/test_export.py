@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException, ObjectStoragePath
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, ObjectStoragePath
 from pyarrow import parquet
 
 from airflow_provider_timextender import errors, files
@@ -113,7 +113,7 @@ def test_jobs_are_told_in_several_ways(
         ({"job_name": None}, "job_name was given, but is None at run time"),
         ({"job_names": None}, "job_names was given, but is None at run time; it takes a list"),
         ({"job_ids": []}, r"job_ids was given, but is \[\] at run time"),
-        ({"job_names": "load"}, "job_names was given, but is 'load' at run time"),
+        ({"job_names": "['load']"}, r"job_names was given, but is .* render_template_as_native_obj=True"),
         ({"job_names": ["load", None]}, "job_name was given, but is None at run time"),
         ({"job_ids": ["load"]}, "job id 'load' is not a guid"),
         ({"all_jobs": None}, "all_jobs is None; it takes true or false"),
@@ -121,8 +121,21 @@ def test_jobs_are_told_in_several_ways(
         ({"all_jobs": True, "output_path": None}, "output_path was given, but is None"),
         ({"all_jobs": True, "output_path": "logs.jsonl"}, "it takes an absolute path, or an address"),
         ({"all_jobs": True, "output_path": "/tmp/logs.xml"}, r"ends with \.jsonl"),
+        (
+            {"all_jobs": True, "output_path": "s4://a/logs.jsonl"},
+            r"'s4://a/logs.jsonl'.*Install the provider",
+        ),
+        (
+            {"all_jobs": True, "output_path": "gs://a/logs.jsonl"},
+            r"'gs://a/logs.jsonl'.*Install the provider",
+        ),
+        ({"all_jobs": True, "output_path": f"{__file__}/logs.jsonl"}, "cannot be written: .* exists"),
         ({"all_jobs": True, "state": None}, "state was given, but is None"),
-        ({"all_jobs": True, "state": "done"}, "state is 'done'; it takes running, succeeded, failed"),
+        (
+            {"all_jobs": True, "state": "done"},
+            "state is 'done'; it takes running, succeeded, failed, or several.$",
+        ),
+        ({"all_jobs": True, "state": "['failed']"}, "or several. A template .*_as_native_obj=True"),
         ({"all_jobs": True, "since": "yesterday"}, "since is 'yesterday'"),
         ({"all_jobs": True, "since": "2026-01-02", "until": "2026-01-01"}, "after until, '2026-01-01'"),
         ({"all_jobs": True, "min_severity": ["error"]}, r"min_severity is \['error'\]; it takes debug"),
@@ -139,6 +152,35 @@ def test_bad_arguments_are_refused_before_anything_is_sent(
         operator.execute(context)
     assert not simulator.requests
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_a_template_renders_a_list_where_the_dag_says_so(tmp_path: Path, context: Any, native: bool) -> None:
+    with DAG("d", schedule=None, render_template_as_native_obj=native):
+        operator = LogsOperator(
+            task_id="t",
+            job_names="{{ params.names }}",
+            state="{{ params.states }}",
+            output_path=str(tmp_path / "logs.jsonl"),
+        )
+    operator.render_template_fields({"params": {"names": ["load", "other"], "states": ["failed"]}})
+    if native:
+        assert operator.execute(context)["executions"] == 1
+    else:
+        with pytest.raises(AirflowFailException, match="render_template_as_native_obj=True"):
+            operator.execute(context)
+
+
+@pytest.mark.parametrize("name", ["logs.jsonl", "logs.executions.jsonl"])
+@pytest.mark.parametrize("incremental", [True, False])
+def test_a_folder_of_the_name_of_a_file_is_refused_before_anything_is_sent(
+    simulator: Simulator, tmp_path: Path, context: Any, name: str, incremental: bool
+) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(AirflowFailException, match=rf"{name}' cannot be written: .*{name} is a folder"):
+        export(tmp_path / "logs.jsonl", context, incremental=incremental)
+    assert not simulator.requests
+    assert names(tmp_path) == [name]
 
 
 def test_several_jobs_do_not_go_into_an_xcom(simulator: Simulator, context: Any) -> None:
