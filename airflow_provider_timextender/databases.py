@@ -165,7 +165,7 @@ def _engine(conn_id: str) -> sa.engine.Engine:
     try:
         connection: Any = BaseHook.get_connection(conn_id)
     except AirflowNotFoundException as error:
-        raise InvalidInput(f"{error}.") from None
+        raise InvalidInput(f"output_conn_id: {error}.") from None
     try:
         hook = connection.get_hook()
     except AirflowException as error:

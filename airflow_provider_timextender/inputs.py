@@ -143,7 +143,9 @@ def to_jobs(*, job_id: Any, job_name: Any, job_ids: Any, job_names: Any, all_job
     one = job_id is not NOT_GIVEN or job_name is not NOT_GIVEN
     several = job_ids is not NOT_GIVEN or job_names is not NOT_GIVEN
     if one + several + to_bool(all_jobs, "all_jobs") != 1:
-        raise InvalidInput("Give a job id or a job name, or several (job_ids, job_names), or all_jobs=True.")
+        raise InvalidInput(
+            "Give a job id or a job name, several (job_ids, job_names) or all_jobs=True; only one of these."
+        )
     if one:
         return Asked(to_job(job_id, job_name))
     ids, names = _listed(job_ids, "job_ids"), _listed(job_names, "job_names")

@@ -492,6 +492,8 @@ class LogsOperator(BaseOperator):
             from airflow_provider_timextender.databases import Tables
 
             return Tables(conn_id, self.output_schema or None)
+        if self.output_schema:
+            raise errors.InvalidInput("output_schema is given without an output_conn_id.")
         if path is None:
             return None
         from airflow_provider_timextender.files import Files
@@ -506,7 +508,8 @@ class LogsOperator(BaseOperator):
         done = export.write(self._jobs(asked))
         if done is None:
             raise AirflowSkipException("Nothing is new since the last output, and nothing is written.")
-        self.log.info("%(rows)d lines of %(executions)d executions of %(jobs)d jobs are written.", done)
+        counts = ", ".join(f"{name} {done[name]}" for name in ("jobs", "executions", "rows"))
+        self.log.info("Written to %s: %s.", export.output.where, counts)
         for outlet in self.outlets or ():
             if isinstance(outlet, Asset):
                 context["outlet_events"][outlet].extra.update(done)

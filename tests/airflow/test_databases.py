@@ -284,7 +284,7 @@ def test_a_database_that_breaks_off_is_a_short_error_and_leaves_nothing(database
 @pytest.mark.parametrize(
     ("uri", "says"),
     [
-        (None, "dwh.* isn't defined"),
+        (None, "output_conn_id: .*dwh.* isn't defined"),
         ("timextender://:key@host", "'dwh' is of type 'timextender', which is no database"),
         ("nosuchtype://host", "'dwh' cannot be used: .*nosuchtype.* The provider of"),
     ],

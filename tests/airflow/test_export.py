@@ -76,7 +76,7 @@ def test_r34_a_job_is_written_to_two_files_and_the_result_tells_where_they_are(
         ("failed", 2, 1),
     ]
     assert {line["execution_key"] for line in lines} == {e["execution_key"] for e in executions}
-    assert "10 lines of 2 executions of 1 jobs are written." in caplog.text
+    assert f"Written to {path}: jobs 1, executions 2, rows 10." in caplog.text
     assert "are taken to be in UTC (assumed" in caplog.text
 
 
@@ -107,9 +107,10 @@ def test_jobs_are_told_in_several_ways(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({}, "Give a job id or a job name, or several .*, or all_jobs=True"),
-        ({"job_name": "load", "all_jobs": True}, "Give a job id or"),
-        ({"job_name": "load", "job_names": ["other"]}, "Give a job id or"),
+        ({}, "Give a job id or a job name, .* all_jobs=True"),
+        ({"job_name": "load", "output_schema": "logs"}, "output_schema is given without an output_conn_id"),
+        ({"job_name": "load", "all_jobs": True}, "; only one of these"),
+        ({"job_name": "load", "job_names": ["other"]}, "; only one of these"),
         ({"job_name": None}, "job_name was given, but is None at run time"),
         ({"job_names": None}, "job_names was given, but is None at run time; it takes a list"),
         ({"job_ids": []}, r"job_ids was given, but is \[\] at run time"),
