@@ -236,6 +236,8 @@ class Reading(ABC):
 
         The part is to be asked for its lines before there is a next one.
         """
+        if not execution.key_stays:  # else its lines would be put out again, under another key
+            return None
         name = checksum(execution.key)
         self._seen[name] += 1
         # Two that were started by hand in the same moment have the same key.

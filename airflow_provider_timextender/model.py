@@ -245,14 +245,20 @@ class Execution(AsDict):
         """A guid that tells it from other executions, and stays the same: its trigger id, if it has one.
 
         One without, as one by hand is, has a key made of its job and its start: of its end, where no start is
-        known, and of all else that is told of it, where neither is. Two of a job that began by hand in the
-        same moment share it.
+        known, and of all else that is told of it, where neither is (see :attr:`key_stays`). Two of a job that
+        began by hand in the same moment share it.
         """
         if self.trigger_id is not None and not self.by_hand:
             return canonical(self.trigger_id)
         # A start does not change, as an end does that is not known yet.
         told = self.start or self.end or sorted((name, str(value)) for name, value in self.raw.items())
         return str(uuid.uuid5(_KEYS, f"{canonical(self.job_id)} {told}"))
+
+    @property
+    def key_stays(self) -> bool:
+        """Whether its key is that which it will have: it changes when a start or an end is told at last."""
+        named = self.trigger_id is not None and not self.by_hand
+        return named or self.start is not None or self.is_over
 
     @property
     def by_hand(self) -> bool:

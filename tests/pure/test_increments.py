@@ -29,7 +29,7 @@ from airflow_provider_timextender.increments import (
     Seen,
 )
 from airflow_provider_timextender.logs import LogFilter
-from airflow_provider_timextender.model import Execution, ExecutionState, Job, Log
+from airflow_provider_timextender.model import BLANK_GUID, Execution, ExecutionState, Job, Log
 from airflow_provider_timextender.naming import Of
 from airflow_provider_timextender.tables import Column
 
@@ -422,6 +422,17 @@ def test_an_execution_without_an_end_counts_as_over_when_nothing_has_come_since_
     held = new.increment("a", "", whole=True, replaces=False)
     assert held is not None
     assert increments.New(held.after()).part(one) == increments.Part(1, 1, row=True)
+
+
+def test_an_execution_by_hand_waits_for_its_start_as_its_key_is_made_of_that() -> None:
+    queued = Execution(JOB, BLANK_GUID, ExecutionState.RUNNING, log_counts={"info": 1})
+    first = increments.New(increments.Start({}, 0))
+    assert first.part(queued) is None
+    assert first.increment("a", "", whole=True, replaces=False) is None
+    begun = replace(queued, start=at(0))
+    assert increments.New(increments.Start({}, 0)).part(begun) == increments.Part(0, 1, row=False)
+    named = replace(queued, trigger_id="1" * 32)
+    assert increments.New(increments.Start({}, 0)).part(named) == increments.Part(0, 1, row=False)
 
 
 def test_an_execution_whose_earlier_lines_have_changed_is_put_out_again_as_a_whole() -> None:
