@@ -313,6 +313,8 @@ def _judge_lines(lived: Lived) -> Iterator[str]:
     there = Counter(line.message for one in lived_through for line in one.lines)
     # Of lines that are shown, nobody can know if the process dies before it has kept that they are.
     unknown = any(death.name.endswith(SHOWN) or death.process == "triggerer" for death in life.deaths)
+    if not plan.failures and any("which lines were shown" in line for line in life.history):
+        yield "wrong: it could not be kept which lines were shown"
     if not (unknown or plan.failures or plan.clears) and (twice := shown - there):
         yield f"wrong: lines are shown twice: {twice}"
     if life.ends[-1].state == "success" and plan.arguments["wait_for_completion"]:

@@ -236,7 +236,8 @@ class Life:
 
     def _event(self, trigger: Any) -> Any:
         while True:
-            how, told = self._process("triggerer", {"trigger": trigger, "poll": self._poll})
+            task = {"trigger": trigger, "poll": self._poll, "ti": {"try_number": len(self.tries)}}
+            how, told = self._process("triggerer", task)
             if how == "event":
                 return told
             # Another triggerer takes over what the one that died was waiting for.

@@ -242,7 +242,7 @@ def wait(keeper: Keeper, task: dict[str, Any]) -> NoReturn:
     """Do a triggerer's part."""
     classpath, arguments = task["trigger"]
     trigger = stored(SimpleNamespace(serialize=lambda: (classpath, arguments)))
-    trigger.task_instance = SimpleNamespace(dag_id="t", task_id="t", run_id="t", map_index=-1)
+    trigger.task_instance = SimpleNamespace(dag_id="t", task_id="t", run_id="t", map_index=-1, **task["ti"])
     (event,) = asyncio.run(events_of(trigger))
     keeper.end("event", succeeds=isinstance(event, TaskSuccessEvent), payload=event.payload)
 
