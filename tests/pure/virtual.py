@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 from airflow_provider_timextender import errors, life, shown, submission, verdict
 from airflow_provider_timextender.jobs_api import Answer, Call, job_status, list_jobs, read
+from airflow_provider_timextender.logs import LastLines
 from airflow_provider_timextender.model import JobStatus, canonical
 from airflow_provider_timextender.naming import Named, Of
 from airflow_provider_timextender.simulator.dialects import DIALECTS, Dialect, Reply, folded
@@ -296,7 +297,9 @@ class Universe:
             )
             for e in self.world.executions
         )
-        key = (self.plan.dialect, call.path, call.parse.__qualname__, self.job.log_at_end, seen)
+        # Of the same log, each that waits keeps the lines of its own execution.
+        kept = (call.keep.trigger_id, call.keep.since) if isinstance(call.keep, LastLines) else call.keep
+        key = (self.plan.dialect, call.path, call.parse.__qualname__, kept, self.job.log_at_end, seen)
         if key not in _LOOKS:
             if len(_LOOKS) > MOST_LOOKS:
                 _LOOKS.clear()
