@@ -599,7 +599,6 @@ class _Log(_Passed):
         self.nested = nested
         self._parser = parser
         self._keeper = None if keep is None else keep()
-        self._min_level = math.inf if self._keeper is None else self._keeper.min_level
         self._levels = dict.fromkeys(_LEVELS, 0)
         self._errors = Last(model.LAST_ERRORS)
         self._reader = _Reader(parser)
@@ -611,7 +610,8 @@ class _Log(_Passed):
 
         :param entries: the names and the values of the members of each, and how many bytes have arrived.
         """
-        parser, counts, levels, min_level = self._parser, self._levels, self._parser.levels, self._min_level
+        parser, counts, levels, keeper = self._parser, self._levels, self._parser.levels, self._keeper
+        offered = () if keeper is None else {n for n in _LEVELS if n >= keeper.min_level or n == _UNKNOWN}
         known, last_id = None, _NOWHERE
         id_place = word_place = plain = None
         for line, (names, values, at) in enumerate(entries, 1):
@@ -633,19 +633,18 @@ class _Log(_Passed):
             except (KeyError, TypeError):
                 level = parser.level_of(word)
             counts[level] += 1
-            if level >= min_level or level == _UNKNOWN:
-                self._keep(Entry(members_of(names, values), line, at, self._reader.log), level)
+            if keeper is not None and level in offered:
+                self._keep(keeper, Entry(members_of(names, values), line, at, self._reader.log), level)
         self.count = sum(counts.values())
 
     def _note_id(self, id_: Any) -> None:
         if len(self.trigger_ids) < _MOST_KNOWN:
             self.trigger_ids[_id(id_)] = None
 
-    def _keep(self, entry: Entry, level: int) -> None:
-        if self._keeper is not None:
-            if level >= model.SEVERITY_LEVELS["error"]:
-                self._errors.add(entry)
-            self._keeper.add(entry)
+    def _keep(self, keeper: Keeper, entry: Entry, level: int) -> None:
+        if level >= model.SEVERITY_LEVELS["error"]:
+            self._errors.add(entry)
+        keeper.add(entry)
 
     @property
     def counts(self) -> Mapping[str | None, int]:
