@@ -58,10 +58,10 @@ explore: $(INSTALLED) ## Live every death of a task in a virtual world (PART=0.1
 mutations: $(INSTALLED) ## Take each rule of a life out of the package: some virtual life has to notice
 	@$(BIN)/python -m tests.pure.mutations
 
-quick: $(INSTALLED) ## Run the tests that need no Airflow, in about a minute
+quick: $(INSTALLED) ## Run the tests that need no Airflow, in about two minutes
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) tests/pure tests/http
 
-test: $(INSTALLED) ## Run all tests, in ten minutes; what decides must be covered entirely, without Airflow
+test: $(INSTALLED) ## Run all tests, in a quarter of an hour; what decides must be covered entirely, without Airflow
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --cov --cov-report= tests/pure tests/http
 	$(BIN)/python -m coverage report --fail-under=100 --show-missing \
 		--include='$(subst $(empty) ,$(comma),$(ENTIRELY:%=*/airflow_provider_timextender/%.py))'
